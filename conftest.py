@@ -1,0 +1,35 @@
+"""`pytest` runs the tests and skips the speed tests; `pytest --benchmark` runs the speed tests alone."""
+
+import importlib.util
+
+import pytest
+
+HAVE_BENCHMARK = importlib.util.find_spec("pytest_benchmark") is not None
+
+
+def pytest_addoption(parser):
+    parser.getgroup("benchmark").addoption(
+        "--benchmark",
+        action="store_true",
+        dest="bcos_benchmark",
+        help="Run the speed tests only (pytest-benchmark); without it they are skipped.",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-benchmark reads its options in its own, trylast, hook
+def pytest_configure(config):
+    opt = config.option
+    if not HAVE_BENCHMARK:
+        if opt.bcos_benchmark:
+            raise pytest.UsageError("--benchmark needs pytest-benchmark")
+    elif opt.bcos_benchmark:
+        opt.benchmark_only, opt.benchmark_skip, opt.benchmark_disable = True, False, False
+    elif not (opt.benchmark_only or opt.benchmark_enable):
+        opt.benchmark_skip = True
+
+
+if not HAVE_BENCHMARK:  # a machine with torch and pytest only
+
+    @pytest.fixture
+    def benchmark():
+        pytest.skip("pytest-benchmark is not installed")

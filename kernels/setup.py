@@ -1,0 +1,85 @@
+"""Builds the compiled kernels; see README.md for the switches. Works without uv: python setup.py build_ext --inplace."""
+
+import glob
+import os
+import sys
+import warnings
+
+from setuptools import setup
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cuda_plan
+import cxx_plan
+
+CSRC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "csrc")
+HEADERS = sorted(os.path.relpath(header) for header in glob.glob(os.path.join(CSRC, "*.h")))
+# -fopenmp-simd: only the vectorisation hints, no OpenMP runtime; g++ and clang both know it
+CXX_FLAGS = ["-O3", "-g0", "-fopenmp-simd"]
+
+
+def plan():
+    """The arguments of setup() that decide what is compiled."""
+    cxx_plan.require_compiler()
+    cuda = cuda_plan.wanted()
+    home = (cuda_plan.system_home() or cuda_plan.wheel_home() or cuda_plan.system_home(exact=False)) if cuda else None
+    if cuda and not home:
+        message = f"no nvcc for CUDA {cuda_plan.torch_cuda()} found"
+        if cuda_plan.MODE != "auto":
+            raise SystemExit(
+                f"BCOS_KERNELS_CUDA=1, but {message}: install that CUDA toolkit and set CUDA_HOME, "
+                "or set BCOS_KERNELS_CUDA=0"
+            )
+        warnings.warn(f"{message}: building the CPU kernels only", stacklevel=1)
+    if home:
+        os.environ["CUDA_HOME"] = home  # read once, when cpp_extension is imported
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_plan.DEFAULT_ARCHS)
+
+    import torch
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+    archs = os.environ.get("TORCH_CUDA_ARCH_LIST", "") if home else ""
+    extensions = [
+        CppExtension(
+            "bcos_kernels._C",
+            ["csrc/cpu/scale.cpp", "csrc/info.cpp"],
+            include_dirs=[CSRC],
+            depends=HEADERS,
+            define_macros=[("BCOS_TORCH_VERSION", f'"{torch.__version__}"'), ("BCOS_CUDA_ARCHS", f'"{archs}"')],
+            extra_compile_args={"cxx": CXX_FLAGS},
+        )
+    ]
+    if home:
+        extensions.append(cuda_extension(CUDAExtension, home))
+
+    class Build(BuildExtension):
+        def build_extension(self, ext):
+            try:
+                super().build_extension(ext)
+            except Exception as error:
+                if not ext.optional:
+                    raise
+                warnings.warn(f"{ext.name} not built: {error}", stacklevel=1)
+
+    return {"ext_modules": extensions, "cmdclass": {"build_ext": Build}}
+
+
+def cuda_extension(make, home):
+    extension = make(
+        "bcos_kernels._C_cuda",
+        ["csrc/cuda/scale.cu"],
+        include_dirs=[CSRC],
+        depends=HEADERS,
+        optional=cuda_plan.MODE == "auto",
+        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": ["-O3"]},
+    )
+    runtime = sorted(glob.glob(os.path.join(home, "lib", "libcudart.so.*")))
+    if runtime and not os.path.exists(os.path.join(home, "lib64", "libcudart.so")):
+        # the wheels carry libcudart.so.13 only: name that file, no development link needed
+        extension.libraries = [library for library in extension.libraries if library != "cudart"]
+        folder, name = os.path.split(runtime[-1])
+        extension.extra_link_args = [*(extension.extra_link_args or []), f"-L{folder}", f"-l:{name}"]
+    return extension
+
+
+if __name__ == "__main__":  # setuptools' PEP 517 hooks run this file under that name too
+    setup(**plan() if cxx_plan.build_wanted() else {})

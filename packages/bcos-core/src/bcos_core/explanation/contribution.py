@@ -1,0 +1,149 @@
+"""Contributions of the inputs to an output, and how exactly they add up."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .mode import explanation_mode
+from .offset import recorded_offsets
+from .render import render_rgba
+
+
+@runtime_checkable
+class EncodingModel(Protocol):
+    """A model that encodes its input first: ``model(x) == model.network(model.encode(x))``."""
+
+    network: nn.Module
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a model gave N inputs their logits.
+
+    ``contributions`` and ``remainder`` add up to the explained logit; ``completeness_error`` says how exactly.
+    """
+
+    logits: Float[Tensor, "n k"]
+    """All logits."""
+    target: Int[Tensor, "n"]
+    """Index of the logit that is explained."""
+    inputs: Float[Tensor, "n *shape"]
+    """What the contributions belong to: the encoded input where the model encodes, else the input."""
+    weights: Float[Tensor, "n *shape"]
+    """W(x), the row of the linear map that led from the inputs to the explained logit."""
+    contributions: Float[Tensor, "n *shape"]
+    """Weights times inputs."""
+    remainder: Float[Tensor, "n"]
+    """What no input is responsible for: logit bias, biases and norm offsets."""
+    completeness_error: Float[Tensor, "n"]
+    """|sum of contributions + remainder - logit| / max(1, |logit|)."""
+
+    @property
+    def contribution_map(self) -> Float[Tensor, "n h w"]:
+        """Contribution of each pixel: contributions summed over channels (images only)."""
+        return self.contributions.sum(1)
+
+    def to_rgba(self, *, smooth: int = 1, percentile: float = 99.5) -> Float[Tensor, "n 4 h w"]:
+        """The papers' colour picture of an explanation; see :func:`bcos_core.explanation.render_rgba`."""
+        return render_rgba(self.weights, self.contributions, smooth=smooth, percentile=percentile)
+
+
+def explain(
+    model: nn.Module, x: Float[Tensor, "n *shape"], target: int | Sequence[int] | Int[Tensor, "n"] | None = None
+) -> Explanation:
+    """Explain one logit of each input, exactly, by one forward and one backward pass.
+
+    For a B-cos network the contributions are the terms of the sum that it computed (Böhle et al., CVPR 2022, eq. 13).
+    For any other module they are input times gradient; then ``completeness_error`` says how far they, with the biases,
+    are from adding up (zero for a network of ReLUs, in general not).
+
+    The model's training flags are restored, no ``.grad`` is touched, and no statistics are updated.
+
+    Args:
+        model: Any module that maps (N, ...) to logits (N, K).
+        x: Inputs, shape (N, ...), floating point. Where the model encodes (``model.encode``), the explanation is of
+            the encoded input.
+        target: Class to explain: one for all inputs, one for each, or None for the predicted ones.
+
+    Returns:
+        The explanation, detached.
+
+    Raises:
+        ValueError: If x is not a floating-point batch, the output is no (N, K) tensor or a target is out of range.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), bcos_core.nn.BcosLinear(32, 10))
+        >>> explanation = explain(model, torch.rand(4, 2, 4, 4))
+        >>> explanation.contributions.shape, bool((explanation.completeness_error < 1e-5).all())
+        (torch.Size([4, 2, 4, 4]), True)
+    """
+    if not isinstance(x, Tensor) or x.dim() < 2 or not x.is_floating_point():
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x: expected a floating-point batch of shape (N, ...), got {got}")
+    model = model._modules.get("_orig_mod") or model  # a compiled model's hooks do not run
+    # an inference tensor cannot enter a graph: leave inference mode, if on, and copy
+    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), explanation_mode(model):
+        x = x.detach().clone()
+        encodes = isinstance(model, EncodingModel)
+        inputs = (model.encode(x) if encodes else x).detach().requires_grad_()
+        network = model.network if encodes else model
+        with recorded_offsets(network) as offsets:
+            logits = network(inputs)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+            raise ValueError(f"model: expected an output of shape ({len(x)}, K), got {_describe(logits)}")
+        index = _target_index(target, logits)
+        explained = logits.gather(1, index[:, None])[:, 0]
+        weights, *gradients = torch.autograd.grad(
+            explained.sum(), [inputs, *offsets.outputs], allow_unused=True, materialize_grads=False
+        )
+        weights = torch.zeros_like(inputs) if weights is None else weights
+        contributions = (weights * inputs).detach()
+        remainder = offsets.remainder(tuple(gradients), explained.detach())
+    logit = explained.detach().double()
+    error = contributions.double().flatten(1).sum(1) + remainder - logit
+    return Explanation(
+        logits=logits.detach(),
+        target=index,
+        inputs=inputs.detach(),
+        weights=weights,
+        contributions=contributions,
+        remainder=remainder.to(logits.dtype),
+        completeness_error=(error.abs() / logit.abs().clamp(min=1)).to(logits.dtype),
+    )
+
+
+def _target_index(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:
+    n, k = logits.shape
+    if target is None:
+        return logits.argmax(1)
+    index = torch.as_tensor(target, device=logits.device)
+    if index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
+        raise ValueError(f"target: expected an integer or {n} of them, got {target!r}")
+    index = index.long().expand(n) if index.dim() == 0 else index.long()
+    if len(index) != n:
+        raise ValueError(f"target: expected {n} classes, one for each input, got {len(index)}")
+    if n and not 0 <= int(index.min()) <= int(index.max()) < k:
+        raise ValueError(f"target: expected classes from 0 to {k - 1}, got {index.min()} to {index.max()}")
+    return index.clone()
+
+
+def _describe(output: object) -> str:
+    return f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    found = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in found:
+            module.training = training

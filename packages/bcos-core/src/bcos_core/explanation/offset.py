@@ -1,0 +1,71 @@
+"""The constants that a network adds on the way: biases and norm offsets, for which no input is responsible.
+
+In explanation mode a logit is Σ W(x) x plus, for each constant c that a module adds to its output z, the part
+⟨c, ∂logit/∂z⟩ of it that reaches the logit. The sum of these parts is an explanation's remainder. It is computed from
+the constants themselves, never as logit minus contributions: so the completeness error is a check that can fail.
+(For networks of ReLUs this is the bias term of Srinivas & Fleuret, NeurIPS 2019, arXiv 1905.00780, eq. 3.)
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bcos_core.nn import encoding, logit, norm
+
+_CHANNEL_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.GroupNorm, norm._ScaledNorm)
+_CHANNEL_LAST = (nn.Linear, nn.LayerNorm)
+_ELEMENTWISE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, logit.LogitLayer, encoding.Standardise)
+
+
+@dataclass
+class Offsets:
+    """What was recorded in one forward pass: outputs of modules, and the constants that are part of them."""
+
+    outputs: list[Tensor] = field(default_factory=list)
+    constants: list[Tensor] = field(default_factory=list)
+
+    def remainder(self, gradients: tuple[Tensor | None, ...], like: Tensor) -> Tensor:
+        """Sum over modules of ⟨constant, gradient⟩, per sample: float64, shape (N,) as ``like``."""
+        total = torch.zeros_like(like, dtype=torch.float64)
+        for constant, gradient in zip(self.constants, gradients, strict=True):
+            if gradient is not None:  # None: the module does not reach the logit
+                total += (gradient.double() * constant.double()).flatten(1).sum(1)
+        return total
+
+
+@contextmanager
+def recorded_offsets(model: nn.Module) -> Iterator[Offsets]:
+    """Record the constants of every forward pass of ``model`` while the context is open."""
+    tape = Offsets()
+
+    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        constant = _constant(module, args[0])
+        if constant is None:
+            return output
+        tape.outputs.append(output)
+        tape.constants.append(constant)
+        return output.clone()  # an in-place activation may follow; it must not touch what was recorded
+
+    known = (*_CHANNEL_FIRST, *_CHANNEL_LAST, *_ELEMENTWISE, encoding.InverseEncoding)
+    handles = [m.register_forward_hook(record) for m in model.modules() if isinstance(m, known)]
+    try:
+        yield tape
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _constant(module: nn.Module, x: Tensor) -> Tensor | None:
+    """What the module adds to its output whatever the input, shaped to broadcast against it; None for nothing."""
+    with torch.no_grad():
+        if isinstance(module, (*_ELEMENTWISE, encoding.InverseEncoding)):
+            # an affine map of each element alone: its value at zero
+            return module.forward(x.new_zeros(1, *(s if d == 1 else 1 for d, s in enumerate(x.shape[1:], start=1))))
+        bias = getattr(module, "bias", None)
+        if bias is None:
+            return None
+        bias = bias.detach()
+        return bias.reshape(-1, *[1] * (x.dim() - 2)) if isinstance(module, _CHANNEL_FIRST) else bias

@@ -1,0 +1,118 @@
+"""B-cos convolution."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair, _reverse_repeat_tuple
+
+from bcos_core.functional import IntOrPair, bcos_conv2d, check_exponent
+
+from .detachable import Detachable
+
+
+class BcosConv2d(Detachable):
+    """Convolution whose response is scaled by the cosine between filter and patch to the power B-1.
+
+    y = |cos(x, w)|^(B-1) (w/|w|)ᵀ x for each patch x (Böhle et al., CVPR 2022, eq. 3). There is no bias and no
+    activation function. The patch norm belongs to the padded input, whatever the padding mode.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Height and width of the window.
+        stride: Step of the window.
+        padding: Pixels on each side, or "same" or "valid".
+        dilation: Spacing of the window's elements.
+        groups: Channel groups; each has its own patch norm.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+        b: Exponent B, at least 1.
+        max_out: Filters that compete for one output channel (MaxOut).
+        eps: Added to the patch's sum of squares.
+
+    Attributes:
+        weight: Shape (out_channels * max_out, in_channels / groups, kh, kw).
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> BcosConv2d(6, 16, 3, padding=1)(torch.rand(1, 6, 8, 8)).shape
+        torch.Size([1, 16, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        *,
+        b: float = 2.0,
+        max_out: int = 1,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_exponent(b)
+        if max_out < 1:
+            raise ValueError(f"max_out: expected at least 1, got {max_out}")
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups: expected a positive divisor of in_channels {in_channels} and out_channels {out_channels},"
+                f" got {groups}"
+            )
+        if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
+            raise ValueError(f'padding_mode: expected zeros, reflect, replicate or circular, got "{padding_mode}"')
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _pair(kernel_size)
+        self.stride = _pair(stride)
+        self.padding = padding if isinstance(padding, str) else _pair(padding)
+        self.dilation = _pair(dilation)
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.b = b
+        self.max_out = max_out
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(out_channels * max_out, in_channels // groups, *self.kernel_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the filters from a normal distribution; only their directions matter."""
+        # the norm does set how far one optimiser step turns a filter: He's fan-out rule, as the public code has it
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        padding = self.padding
+        if self.padding_mode != "zeros" and padding != "valid":
+            x = F.pad(x, self._padding_per_side(), mode=self.padding_mode)
+            padding = 0
+        return bcos_conv2d(
+            x,
+            self.weight,
+            b=self.b,
+            stride=self.stride,
+            padding=padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            max_out=self.max_out,
+            detach=self.detach,
+            eps=self.eps,
+        )
+
+    def _padding_per_side(self) -> list[int]:
+        """Left, right, top, bottom, as F.pad takes them."""
+        if self.padding == "same":
+            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            return [side for t in reversed(total) for side in (t // 2, t - t // 2)]
+        return list(_reverse_repeat_tuple(self.padding, 2))
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        defaults = {"padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros", "max_out": 1}
+        text += "".join(f", {k}={v}" for k, default in defaults.items() if (v := getattr(self, k)) != default)
+        return f"{text}, b={self.b:g}"

@@ -1,0 +1,175 @@
+"""Normalisation layers for B-cos networks: scale without bias, and (but for two) without centring.
+
+A bias would be a part of the output that no input is responsible for, so none of them has one unless asked. An
+uncentred norm divides by the standard deviation and does not subtract the mean: y = weight · x / sqrt(var + eps),
+where var is still the variance about the mean, as in the public B-cos v2 code (Böhle et al., TPAMI 2024,
+arXiv 2306.10898, sec. 3). In explanation mode var is a constant, and the layer linear.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .detachable import Detachable
+
+Images = Float[Tensor, "n c h w"]
+
+
+class _ScaledNorm(Detachable):
+    """The per-channel weight, the optional bias, and the division that all norms below share."""
+
+    def __init__(self, num_channels: int, *, eps: float, affine: bool, bias: bool) -> None:
+        super().__init__()
+        if num_channels < 1:
+            raise ValueError(f"num_channels: expected at least 1, got {num_channels}")
+        if bias and not affine:
+            raise ValueError("bias: expected affine=True with bias=True")
+        self.num_channels = num_channels
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_channels)) if bias else None
+
+    def _divide(self, x: Images, var: Tensor) -> Images:
+        """X over the standard deviation, times the weight, plus the bias; var broadcasts against x."""
+        factor = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            factor = factor * self.weight.view(-1, 1, 1)
+        y = x * factor.to(x.dtype)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1).to(y.dtype)
+
+    def _variance(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Biased variance over dims, kept; a constant in explanation mode; float32 at least."""
+        x = x.detach() if self.detach else x
+        x = x if x.dtype == torch.float64 else x.float()
+        return x.var(dims, correction=0, keepdim=True)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_channels}, eps={self.eps:g}, affine={self.weight is not None}, bias={self.bias is not None}"
+
+
+class BatchNormUncentered2d(_ScaledNorm):
+    """Batch norm without centring: divides each channel by its standard deviation over batch and space.
+
+    Args:
+        num_channels: Channels C of the input (N, C, H, W).
+        eps: Added to the variance.
+        momentum: Share of the batch in the running variance.
+        affine: Whether there is a weight for each channel.
+        bias: Whether there is a bias for each channel.
+
+    Example:
+        >>> BatchNormUncentered2d(4)(torch.rand(2, 4, 5, 5)).shape
+        torch.Size([2, 4, 5, 5])
+    """
+
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
+        self.momentum = momentum
+        self.register_buffer("running_var", torch.ones(num_channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Images) -> Images:
+        if not self.training:
+            return self._divide(x, self.running_var.view(1, -1, 1, 1))
+        var = self._variance(x, (0, 2, 3))
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_var.lerp_(var.flatten().to(self.running_var.dtype), self.momentum)
+        return self._divide(x, var)
+
+
+class GroupNormUncentered2d(_ScaledNorm):
+    """Group norm without centring: one standard deviation for each image and channel group.
+
+    Args:
+        num_groups: Groups the channels are split into.
+        num_channels: Channels C of the input (N, C, H, W), a multiple of ``num_groups``.
+        eps: Added to the variance.
+        affine: Whether there is a weight for each channel.
+        bias: Whether there is a bias for each channel.
+
+    Raises:
+        ValueError: If ``num_groups`` does not divide ``num_channels``.
+    """
+
+    def __init__(
+        self, num_groups: int, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False
+    ) -> None:
+        super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
+        if num_groups < 1 or num_channels % num_groups:
+            raise ValueError(f"num_groups: expected a divisor of {num_channels} channels, got {num_groups}")
+        self.num_groups = num_groups
+
+    def forward(self, x: Images) -> Images:
+        n, c, h, w = x.shape
+        var = self._variance(x.reshape(n, self.num_groups, c // self.num_groups, h, w), (2, 3, 4))
+        return self._divide(x, var.reshape(n, self.num_groups, 1, 1).repeat_interleave(c // self.num_groups, dim=1))
+
+
+class LayerNormUncentered2d(GroupNormUncentered2d):
+    """Layer norm without centring: one standard deviation for each image, over channels and space."""
+
+    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
+        super().__init__(1, num_channels, eps=eps, affine=affine, bias=bias)
+
+
+class InstanceNormUncentered2d(GroupNormUncentered2d):
+    """Instance norm without centring: one standard deviation for each image and channel, over space."""
+
+    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
+        super().__init__(num_channels, num_channels, eps=eps, affine=affine, bias=bias)
+
+
+class PositionNormUncentered2d(_ScaledNorm):
+    """Position norm without centring: one standard deviation for each image and pixel, over channels.
+
+    Args:
+        num_channels: Channels C of the input (N, C, H, W).
+        eps: Added to the variance.
+        affine: Whether there is a weight for each channel.
+        bias: Whether there is a bias for each channel.
+    """
+
+    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
+        super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
+
+    def forward(self, x: Images) -> Images:
+        return self._divide(x, self._variance(x, (1,)))
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm in its ordinary, centred form, without bias unless asked.
+
+    In evaluation it is an affine map: an explanation holds the part of the running mean in its remainder.
+
+    Args:
+        num_channels: Channels C of the input (N, C, H, W).
+        eps: Added to the variance.
+        momentum: Share of the batch in the running statistics.
+        affine: Whether there is a weight for each channel.
+        bias: Whether there is a bias for each channel.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(num_channels, eps=eps, momentum=momentum, affine=affine)
+        if not bias:
+            self.register_parameter("bias", None)

@@ -1,0 +1,100 @@
+"""What every command line here does alike: dotted options, nearest names, one clear line for a mistake, exit code 2."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from .error import InputError
+
+T = TypeVar("T")
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # a field's docstring is its help
+
+Command = Callable[[Sequence[str]], None]
+
+
+class CommandParser(ArgumentParser):
+    """A parser whose errors are one line with the nearest valid name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - the base class's signature
+        sys.stderr.write(f"{self.prog}: error: {self._one_line(message)}\n")
+        raise SystemExit(2)
+
+    def _one_line(self, message: str) -> str:
+        if unknown := re.match(r"unrecognized arguments: (.*)", message, re.IGNORECASE):
+            options = [a for a in unknown[1].split() if a.startswith("-")]
+            if not options:
+                return f"unexpected argument {unknown[1]}"
+            name = options[0].split("=")[0]
+            near = difflib.get_close_matches(name, list(self._option_string_actions), n=1, cutoff=0.5)
+            return f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help")
+        line = " ".join(message.split())
+        line = re.sub(r'^Parser key "([^"]*)": ?', r"--\1: ", line)
+        line = re.sub(r"<class '([^']*)'>", r"\1", line)
+        if choice := re.search(r"Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*)", line):
+            names = [n.strip(" '\"") for n in choice[1].split(",")]
+            near = difflib.get_close_matches(choice[2], names, n=1, cutoff=0.5)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            line = line[: choice.start()] + f'expected one of {", ".join(names)}, got "{choice[2]}"{hint}'
+        return line.replace("Expected a ", "expected a ").replace(". Got value: ", ", got ")
+
+
+def parse_config(parser: CommandParser, kind: type[T], argv: Sequence[str]) -> tuple[T, Any]:
+    """Parse the arguments of a parser to which ``kind``'s fields were added; returns the config and the namespace.
+
+    Raises:
+        SystemExit: With code 2 after one line, on bad input.
+    """
+    namespace = parser.parse_args(list(argv))
+    values = parser.instantiate(namespace)
+    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    try:
+        return kind(**{name: values[name] for name in names}), namespace
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def run_command(
+    program: str, commands: Mapping[str, tuple[str, Command]], argv: Sequence[str], version: Callable[[], str]
+) -> None:
+    """Dispatch ``program COMMAND ...`` and turn mistakes into one line and exit code 2.
+
+    Args:
+        program: Name of the program.
+        commands: For each command one line of help, and the function that takes its arguments.
+        argv: Arguments after the program's name.
+        version: Called for ``--version``.
+    """
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print(f"usage: {program} COMMAND [options]\n\ncommands:")
+        for command, (help_line, _) in commands.items():
+            print(f"  {command:<10} {help_line}")
+        print(f"\n{program} COMMAND --help lists a command's options; {program} --version what is installed.")
+        return
+    if name == "--version":
+        print(version())
+        return
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1, cutoff=0.5)
+        hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(commands)}"
+        _fail(program, f'unknown command "{name}"; {hint}')
+    try:
+        commands[name][1](rest)
+    except InputError as error:
+        if os.environ.get("BCOS_TRACEBACK"):
+            raise
+        _fail(f"{program} {name}", str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{program} {name}: interrupted\n")
+        raise SystemExit(130) from None
+
+
+def _fail(program: str, message: str) -> NoReturn:
+    sys.stderr.write(f"{program}: error: {' '.join(message.split())}\n")
+    raise SystemExit(2)

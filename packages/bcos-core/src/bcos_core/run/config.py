@@ -1,0 +1,99 @@
+"""Configurations are frozen dataclasses; here they become files, dotted names and fingerprints."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import typing
+from typing import Any, TypeVar
+
+from .error import InputError, unknown_name
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as nested dictionaries of plain values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+    """Rebuild a configuration from what :func:`to_dict` gave; absent values take their defaults.
+
+    Raises:
+        InputError: On a name that ``kind`` does not have, or a value it refuses.
+    """
+    types = typing.get_type_hints(kind)
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in types:
+            raise unknown_name("option", name, types)
+        fields[name] = from_dict(types[name], value) if dataclasses.is_dataclass(types[name]) else value
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted names and values, as the command line and MLflow have them.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Optim: lr: float = 0.1
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Config: optim: Optim = Optim()
+        >>> flatten(Config())
+        {'optim.lr': 0.1}
+    """
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, node: dict[str, Any]) -> None:
+        for name, value in node.items():
+            if isinstance(value, dict):
+                visit(f"{prefix}{name}.", value)
+            else:
+                flat[prefix + name] = value
+
+    visit("", to_dict(config))
+    return flat
+
+
+def save_config(config: Any, path: pathlib.Path) -> None:
+    """Write a configuration as JSON (which is YAML too: ``--config`` reads it back)."""
+    save_values(to_dict(config), path)
+
+
+def save_values(values: dict[str, Any], path: pathlib.Path) -> None:
+    """Write plain values as indented JSON."""
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def load_dict(path: pathlib.Path) -> dict[str, Any]:
+    """Read what :func:`save_config` wrote.
+
+    Raises:
+        InputError: If the file is missing or is no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: no readable configuration ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def fingerprint(*parts: bytes | str) -> str:
+    """Sixteen hexadecimal digits that stand for these parts in this order.
+
+    Example:
+        >>> fingerprint("a", "b") != fingerprint("ab")
+        True
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()[:16]

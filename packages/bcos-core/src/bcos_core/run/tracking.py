@@ -1,0 +1,320 @@
+"""MLflow, and nothing of it elsewhere: where runs are kept, how they are opened, found and filled.
+
+One experiment for each package and task; a parent run for each arm (a configuration without its seed), a child run for
+each seed and fold. The default store is a SQLite file in the project's root, which ``mlflow ui`` shows when it is
+started there; ``MLFLOW_TRACKING_URI`` names another.
+"""
+
+import contextlib
+import difflib
+import logging
+import os
+import pathlib
+import platform
+import re
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import config as configuration
+from .error import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_MAX_BATCH = 100  # parameters MLflow takes in one call
+_SYSTEM_METRICS_SECONDS = 2  # the first run lasts half a minute: MLflow's ten would draw three points
+
+
+def project_root(start: pathlib.Path | None = None) -> pathlib.Path:
+    """The nearest folder, from ``start`` upwards, that holds ``uv.lock`` or ``.git``; ``start`` itself if none does.
+
+    Runs are kept here: ``mlflow.db``, ``mlartifacts/`` and ``runs/``.
+    """
+    start = (start or pathlib.Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "uv.lock").exists() or (folder / ".git").exists():
+            return folder
+    return start
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or the SQLite file in the project's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+
+
+def run_folder(run_id: str) -> pathlib.Path:
+    """Where a run keeps what it needs to go on: its configuration and its last state."""
+    return project_root() / "runs" / run_id
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What the store knows of a run."""
+
+    id: str
+    name: str
+    status: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+class TrackedRun:
+    """An open run: a context that ends it as finished, failed or killed.
+
+    Attributes:
+        id: MLflow's run id.
+        folder: The run's own folder, :func:`run_folder`.
+    """
+
+    def __init__(self, client: "MlflowClient", run_id: str, *, resumed: bool) -> None:
+        self._client = client
+        self._resumed = resumed
+        self.id = run_id
+        self.folder = run_folder(run_id)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def create(
+        cls,
+        experiment: str,
+        *,
+        arm: str,
+        config: Any,
+        seed: int,
+        fold: int = 0,
+        tags: Mapping[str, str] | None = None,
+    ) -> "TrackedRun":
+        """Open a child run under its arm's parent, with the whole configuration as parameters.
+
+        Args:
+            experiment: Package and task, "vision/digits".
+            arm: Readable name of the configuration; its fingerprint without the seed is added.
+            config: A configuration dataclass; a ``seed`` in it is left out of the fingerprint.
+            seed: The run's seed.
+            fold: The run's fold, 0 without cross-validation.
+            tags: Further tags (the data's fingerprint, say).
+
+        Raises:
+            InputError: If the store cannot be reached or written.
+        """
+        parameters = configuration.flatten(config)
+        fixed = {name: value for name, value in parameters.items() if name != "seed"}
+        arm = f"{arm} {configuration.fingerprint(repr(sorted(fixed.items())))[:6]}"
+        with _store_errors():
+            client = _client()
+            experiment_id = _experiment(client, experiment)
+            own = {"arm": arm, "seed": str(seed), "fold": str(fold), **_circumstances(), **(tags or {})}
+            own["mlflow.parentRunId"] = _arm_parent(client, experiment_id, arm)
+            run = client.create_run(experiment_id, run_name=f"{arm} seed {seed} fold {fold}", tags=own)
+            opened = cls(client, run.info.run_id, resumed=False)
+            from mlflow.entities import Param
+
+            entries = [Param(name, str(value)) for name, value in parameters.items()]
+            for start in range(0, len(entries), _MAX_BATCH):
+                client.log_batch(opened.id, params=entries[start : start + _MAX_BATCH])
+        configuration.save_config(config, opened.folder / "config.json")
+        opened.log_artifact(opened.folder / "config.json")
+        return opened
+
+    @classmethod
+    def resume(cls, run_id: str) -> "TrackedRun":
+        """Open an earlier run again.
+
+        Raises:
+            InputError: If the run does not exist, or the store cannot be written.
+        """
+        record = find_run(run_id)
+        with _store_errors():
+            client = _client()
+            client.update_run(record.id, status="RUNNING")
+        return cls(client, record.id, resumed=True)
+
+    def __enter__(self) -> "TrackedRun":
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(
+            self.id,
+            sampling_interval=_SYSTEM_METRICS_SECONDS,
+            resume_logging=self._resumed,
+            tracking_uri=tracking_uri(),
+        )
+        self._monitor.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._monitor.finish()
+        status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+        self._client.set_terminated(self.id, status)
+
+    def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Log values at an epoch, names as "val/accuracy"."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.id, metrics=[Metric(name, float(v), now, epoch) for name, v in metrics.items()])
+
+    def log_artifact(self, path: pathlib.Path, folder: str | None = None) -> None:
+        """Copy a file to the run's artifacts."""
+        self._client.log_artifact(self.id, str(path), folder)
+
+    def log_model(self, path: pathlib.Path, name: str, params: Mapping[str, Any]) -> None:
+        """Register a model file as the run's model, and keep it among the run's artifacts as ``model/``.
+
+        It stays what it is, a safetensors file: MLflow's own flavours would pickle it.
+        """
+        self.log_artifact(path, "model")
+        run = self._client.get_run(self.id)
+        model = self._client.create_logged_model(
+            run.info.experiment_id,
+            name=name,
+            source_run_id=self.id,
+            params={k: str(v) for k, v in params.items()},
+            model_type="bcos",
+        )
+        with tempfile.TemporaryDirectory() as folder:  # MLflow logs models as folders
+            shutil.copy(path, folder)
+            self._client.log_model_artifacts(model.model_id, folder)
+        self._client.finalize_logged_model(model.model_id, "READY")
+
+
+def find_run(run_id: str) -> RunRecord:
+    """Look a run up by its id, or by the beginning of it if only one run begins so.
+
+    Raises:
+        InputError: If no run, or more than one, answers; or the store cannot be read.
+    """
+    with _store_errors():
+        client = _client(must_exist=True)
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        recent = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1000)
+        children = {r.info.run_id: r for r in recent if "mlflow.parentRunId" in r.data.tags}
+        if re.fullmatch("[0-9a-f]{32}", run_id) and run_id not in children:
+            with contextlib.suppress(Exception):  # an old one, or none: said below
+                children[run_id] = client.get_run(run_id)
+    found = [r for i, r in children.items() if i == run_id or (len(run_id) >= 4 and i.startswith(run_id))]
+    if len(found) != 1:
+        near = difflib.get_close_matches(run_id, children, n=1, cutoff=0.8)
+        latest = f"the latest is {next(iter(children))}" if children else "there is none yet"
+        hint = f'did you mean "{near[0]}"?' if near else latest
+        what = "more than one run begins so" if found else "no such run"
+        raise InputError(f'run "{run_id}": {what} in {tracking_uri()}; {hint}')
+    (run,) = found
+    return RunRecord(
+        run.info.run_id, run.info.run_name or "", run.info.status, dict(run.data.tags), dict(run.data.metrics)
+    )
+
+
+def fetch_artifact(run_id: str, path: str) -> pathlib.Path:
+    """A local copy of a run's artifact.
+
+    Raises:
+        InputError: If the run has no such artifact.
+    """
+    with _store_errors():
+        client = _client(must_exist=True)
+        folder, _, name = path.rpartition("/")
+        if name not in {pathlib.PurePosixPath(a.path).name for a in client.list_artifacts(run_id, folder or None)}:
+            raise InputError(f"run {run_id} has no {path}: it did not finish (bcos-vision train --resume {run_id})")
+        return pathlib.Path(client.download_artifacts(run_id, path))
+
+
+def _client(*, must_exist: bool = False) -> "MlflowClient":
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        _check_sqlite(pathlib.Path(uri.removeprefix("sqlite:///")), must_exist)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a tool for private data does not call home
+    import mlflow
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return mlflow.MlflowClient(uri)
+
+
+def _check_sqlite(path: pathlib.Path, must_exist: bool) -> None:
+    """Say at once what MLflow would say after many retries."""
+    if must_exist and not path.exists():
+        raise InputError(f"no MLflow store at {path}: there is no run yet (bcos-vision train makes one)")
+    if not path.parent.is_dir():
+        raise InputError(f"MLflow store {path}: its folder does not exist")
+    is_new = not path.exists()
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
+            if not must_exist:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.rollback()
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise InputError(f"MLflow store {path} cannot be used: {error}") from None
+
+
+@contextlib.contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # MLflow, SQLAlchemy and requests each have their own; what they share is that the store did not answer
+        names = {c.__name__ for c in type(error).__mro__}
+        if names & {"MlflowException", "SQLAlchemyError", "RequestException", "OSError"}:
+            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(f"MLflow store {tracking_uri()}: {line}") from error
+        raise
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    # a SQLite store would put artifacts under whatever folder the command was started in
+    local = tracking_uri().startswith("sqlite:")
+    location = (project_root() / "mlartifacts" / name.replace("/", "-")).as_uri() if local else None
+    return client.create_experiment(name, artifact_location=location)
+
+
+def _arm_parent(client: "MlflowClient", experiment_id: str, arm: str) -> str:
+    for run in client.search_runs([experiment_id], f"tags.arm = '{arm}' and tags.role = 'arm'", max_results=1):
+        return run.info.run_id
+    parent = client.create_run(experiment_id, run_name=arm, tags={"arm": arm, "role": "arm"})
+    client.set_terminated(parent.info.run_id)
+    return parent.info.run_id
+
+
+def _circumstances() -> dict[str, str]:
+    """Tags that say with what a run was made."""
+    packages = ("torch", "numpy", "lightning", "mlflow", "bcos-core", "bcos-kernels")
+    versions = {f"version.{name}": version for name in packages if (version := _version(name))}
+    tags = {"version.python": platform.python_version(), **versions}
+    if commit := _git("rev-parse", "HEAD"):
+        dirty = "+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
+        tags["git_commit"] = tags["mlflow.source.git.commit"] = commit + dirty
+    return tags
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(project_root()), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,88 @@
+"""Scores of a trained classifier on images it has not seen, and how exactly its explanations add up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from bcos_core import explain
+from rich.progress import track
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from .data import Images, make_loader
+from .models import ImageClassifier
+from .train.module import classification_loss, classification_metrics, to_unit_range
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on a set of images."""
+
+    metrics: dict[str, float]
+    """accuracy, precision and recall (averaged over classes), loss, completeness_error (the largest seen)."""
+    confusion: Tensor
+    """Counts, shape (K, K): row is the true class, column the predicted one."""
+    predictions: Tensor
+    """Predicted class of each image, in the order of the set."""
+    probabilities: Tensor
+    """Sigmoid of each image's predicted logit."""
+    num_explained: int
+    """Images whose explanation was checked for completeness."""
+
+
+def evaluate(
+    model: ImageClassifier,
+    images: Images,
+    *,
+    batch_size: int = 256,
+    num_explained: int = 500,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Evaluation:
+    """Score a classifier on every image of a set, and explain the first ``num_explained`` of them.
+
+    Args:
+        model: The classifier; moved to ``device`` and ``dtype``, and left in evaluation mode.
+        images: The set; at least one image.
+        batch_size: Images at a time.
+        num_explained: How many explanations are checked.
+        dtype: float32, or float64 to see that what error remains is rounding.
+        device: Where to compute.
+
+    Example:
+        >>> from bcos_vision.data import load_data
+        >>> model = bcos_vision.create_model("resnet20", num_classes=10, in_channels=1)
+        >>> scores = evaluate(model, load_data("digits").test.subset(range(8)))
+        >>> scores.metrics["completeness_error"] < 1e-5
+        True
+    """
+    model = model.to(device=device, dtype=dtype).eval()
+    metrics = {name: metric.to(device) for name, metric in classification_metrics(model.num_classes).items()}
+    confusion = MulticlassConfusionMatrix(model.num_classes).to(device)
+    loss, worst, explained = 0.0, 0.0, 0
+    predictions, probabilities = [], []
+    for batch, labels in _shown(make_loader(images, batch_size), "scoring", len(images) > 5000):
+        x, y = to_unit_range(batch.to(device), dtype), labels.to(device)
+        with torch.no_grad():
+            logits = model(x)
+        for metric in (*metrics.values(), confusion):
+            metric.update(logits, y)
+        loss += float(classification_loss(logits, y)) * len(y)
+        best = logits.max(1)
+        predictions.append(best.indices.cpu())
+        probabilities.append(best.values.sigmoid().cpu())
+        if (few := x[: num_explained - explained]).numel():
+            worst = max(worst, float(explain(model, few).completeness_error.max()))
+            explained += len(few)
+    scores = {name: float(metric.compute()) for name, metric in metrics.items()}
+    return Evaluation(
+        metrics={**scores, "loss": loss / len(images), "completeness_error": worst},
+        confusion=confusion.compute().cpu(),
+        predictions=torch.cat(predictions),
+        probabilities=torch.cat(probabilities),
+        num_explained=explained,
+    )
+
+
+def _shown(batches: Iterable, text: str, show: bool) -> Iterable:
+    return track(batches, text, transient=True) if show else batches

@@ -1,0 +1,40 @@
+"""What a model costs, counted without running it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .catalogue import architecture, create_model, list_models
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One line of ``bcos-vision models``."""
+
+    name: str
+    variant: str
+    parameters: int
+    multiply_adds: int
+    """Of the convolutions and linear layers, for one image."""
+    image_size: int
+    """Side of that image."""
+
+
+def model_cards(num_classes: int = 10) -> Iterator[ModelCard]:
+    """A card for each model and variant.
+
+    Example:
+        >>> next(model_cards()).name
+        'resnet20'
+    """
+    for name in list_models():
+        side = architecture(name).image_size
+        for variant in ("bcos", "baseline", "standard"):
+            with torch.device("meta"):
+                model = create_model(name, num_classes=num_classes, variant=variant).eval()
+                with FlopCounterMode(display=False) as counter, torch.no_grad():
+                    model(torch.empty(1, 3, side, side))
+            parameters = sum(p.numel() for p in model.parameters())
+            yield ModelCard(name, variant, parameters, counter.get_total_flops() // 2, side)
