@@ -1,6 +1,9 @@
 """Prints the speed table after pytest-benchmark's own statistics."""
 
+import pytest
 
+
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter, config):
     session = getattr(config, "_benchmarksession", None)  # pytest-benchmark keeps its results there
     rows = [b.extra_info for b in session.benchmarks if "operator_ratio" in b.extra_info] if session else []

@@ -23,7 +23,7 @@ get_requires_for_build_editable = get_requires_for_build_wheel
 def build_wheel(
     wheel_directory: str, config_settings: dict | None = None, metadata_directory: str | None = None
 ) -> str:
-    """setuptools' own, in a clean build folder."""
+    """Build as setuptools does, in a clean build folder."""
     for stale in glob.glob("build/lib*"):  # else a library of an earlier build goes into this wheel
         shutil.rmtree(stale)
     return _base.build_wheel(wheel_directory, config_settings, metadata_directory)

@@ -1,4 +1,4 @@
-"""Builds the compiled kernels; see README.md for the switches. Works without uv: python setup.py build_ext --inplace."""
+"""Builds the compiled kernels; README.md has the switches. Without uv: python setup.py build_ext --inplace."""
 
 import glob
 import os

@@ -249,7 +249,10 @@ BAD = [
     ({"x": torch.zeros(4, 5, 5)}, "expected 4 dimensions"),
     ({"lin": torch.zeros(8, 5, 5)}, "expected 4 dimensions"),
     ({"x": torch.zeros(2, 4, 5, 5).double()}, "expected (one floating-point dtype|dtype Float, got Double)"),
-    ({"lin": torch.zeros(2, 8, 5, 5).int(), "x": torch.zeros(2, 4, 5, 5).int()}, "(one floating-point|float32.*got Int)"),
+    (
+        {"lin": torch.zeros(2, 8, 5, 5).int(), "x": torch.zeros(2, 4, 5, 5).int()},
+        "(one floating-point|float32.*got Int)",
+    ),
     ({"groups": 3}, "groups: expected a divisor of the channels of x and lin, got 3 for 4 and 8"),
     ({"groups": 0}, "groups: expected a divisor of the channels of x and lin, got 0 for 4 and 8"),
     ({"padding": [0, 0]}, r"lin: expected shape \(2, 8, 3, 3\).*got \(2, 8, 5, 5\)"),

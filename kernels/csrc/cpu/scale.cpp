@@ -89,10 +89,14 @@ struct Cpu {
 
   template <class F>
   static void windows(const F& f) {
+    constexpr int kLanes = 8;
     const int64_t cost = f.columns * f.window.kernel[0] * f.window.kernel[1];
     torch::stable::parallel_for(0, f.planes * f.rows, grain(cost), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row)
-        for (int64_t column = 0; column < f.columns; ++column) f.at(row / f.rows, row % f.rows, column);
+      for (int64_t row = begin; row < end; ++row) {
+        int64_t column = 0;
+        for (; column + kLanes <= f.columns; column += kLanes) f.template at<kLanes>(row / f.rows, row % f.rows, column);
+        for (; column < f.columns; ++column) window_item(f, row * f.columns + column);
+      }
     });
   }
 };

@@ -1,11 +1,13 @@
 """Loads the compiled kernels, where there are any, and reports what is live."""
 
-import importlib.util
+import importlib
 import pathlib
 import sysconfig
 from dataclasses import dataclass
 
 import torch
+
+from . import ops as _ops  # noqa: F401 - declares the schema: before the libraries that implement it
 
 _SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 _FOLDER = pathlib.Path(__file__).parent
@@ -38,12 +40,11 @@ class BuildReport:
 def _load() -> object | None:
     if not (_FOLDER / f"_C{_SUFFIX}").exists():
         return None
-    from . import _C  # its import registers the CPU kernels
-
+    module = importlib.import_module(f"{__package__}._C")  # its import registers the CPU kernels
     cuda = _FOLDER / f"_C_cuda{_SUFFIX}"
     if torch.version.cuda and cuda.exists():
         torch.ops.load_library(cuda)
-    return _C
+    return module
 
 
 _C = _load()

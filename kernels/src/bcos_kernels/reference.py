@@ -63,7 +63,7 @@ def scale(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-    detach: bool,
+    detach: bool,  # noqa: ARG001 - part of the operator's signature
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """Scale linear responses by the power of the cosine: y = l (|l|/n)^(b-1); returns y and the patch norm n.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bcos_core.run.command import CommandParser, parse_config, run_command
+from bcos_core.run.config import flatten
 from bcos_core.run.error import InputError
 
 from .config import TrainConfig
@@ -42,7 +43,7 @@ def train(argv: Sequence[str]) -> None:
 
         return _print_result(resume(first.resume))
     recipe = RECIPES[first.preset or recipe_for(first.data)]()
-    parser.set_defaults({k: v for k, v in _dotted(recipe).items()})
+    parser.set_defaults(flatten(recipe))
     config, _ = parse_config(parser, TrainConfig, argv)
     from .train import fit
 
@@ -85,7 +86,7 @@ def evaluate(argv: Sequence[str]) -> None:
     print(
         f"  completeness  largest error {scores.metrics['completeness_error']:.1e} over {scores.num_explained} images"
     )
-    print(f"saved {out / 'confusion.png'} and metrics.json")
+    print(f"saved {_short(out / 'confusion.png')} and metrics.json")
 
 
 def explain(argv: Sequence[str]) -> None:
@@ -195,15 +196,15 @@ def _print_result(result: object) -> None:
         f"contributions add up to the logit: largest error {scores['completeness_error']:.1e} "
         f"over {result.evaluation.num_explained} explained test images"
     )
-    print(f"explanations: {result.folder / 'explanations.png'}")
+    print(f"explanations: {_short(result.folder / 'explanations.png')}")
     print(f"run id: {result.run_id}")
     print(f"next: mlflow ui; bcos-vision explain --run {result.run_id[:8]} picture.png")
 
 
-def _dotted(config: TrainConfig) -> dict[str, object]:
-    from bcos_core.run.config import flatten
-
-    return flatten(config)
+def _short(path: pathlib.Path) -> pathlib.Path:
+    """A path as a person would type it here."""
+    here = pathlib.Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _version() -> str:

@@ -5,15 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Variant = Literal["bcos", "baseline", "standard"]
-Norm = Literal[
-    "batch_uncentered",
-    "layer_uncentered",
-    "group_uncentered",
-    "instance_uncentered",
-    "position_uncentered",
-    "batch",
-    "none",
-]
 
 
 @dataclass(frozen=True)
@@ -64,8 +55,9 @@ class TrainConfig:
     """Exponent B, at least 1 (variant bcos)."""
     max_out: int = 1
     """Filters that compete for one output channel (variant bcos)."""
-    norm: Norm | None = None
-    """Norm layer; the variant's own where none is named."""
+    norm: str | None = None
+    """Norm layer: batch_uncentered, layer_uncentered, group_uncentered, instance_uncentered, position_uncentered,
+    batch or none; the variant's own where it is not given."""
     epochs: int = 100
     """Passes over the training images."""
     batch_size: int = 64

@@ -15,6 +15,7 @@ from .train.module import to_unit_range
 
 _RIGHT, _WRONG = "#1a7f37", "#c4302b"
 _HEAT = "RdBu_r"
+_GREY_GROUND = "#a9c9e8"  # under a grey explanation: white would hide the white that the network looks for
 
 
 def draw_test_explanations(
@@ -44,12 +45,12 @@ def draw_test_explanations(
     rows_right = -(-len(right) // 4)
     per_wrong = 1 + 2 * (panels - 1)
     rows_wrong = -(-len(wrong) // 2)
-    height = 1.55 * (rows_right + rows_wrong) + 1.5
+    height = 1.38 * rows_right + 1.6 * rows_wrong + 1.2
     figure = Figure(figsize=(1.15 * 4 * panels + 1, height), layout="constrained")
     parts = figure.subfigures(
         2 if len(wrong) else 1,
         1,
-        height_ratios=[rows_right + 0.25, rows_wrong + 0.25] if len(wrong) else None,
+        height_ratios=[1.38 * rows_right + 0.3, 1.6 * rows_wrong + 0.3] if len(wrong) else None,
         squeeze=False,
     )[:, 0]
     figure.suptitle(title, fontsize=12, fontweight="bold")
@@ -174,7 +175,7 @@ def _show_image(axes: Axes, image: Tensor, title: str, colour: str | None = None
 def _show_rgba(axes: Axes, explanation: Explanation, i: int, title: str, colour: str | None = None) -> None:
     side = explanation.weights.shape[-1]
     picture = explanation.to_rgba(smooth=1 if side < 64 else 5)[i]
-    axes.set_facecolor("white")
+    axes.set_facecolor(_GREY_GROUND if explanation.weights.shape[1] == 2 else "white")
     axes.imshow(picture.permute(1, 2, 0).clamp(0, 1).cpu())
     _finish(axes, title, colour)
 
@@ -195,7 +196,10 @@ def _finish(axes: Axes, title: str, colour: str | None) -> None:
 
 
 def _caption(figure: Figure, colours: bool) -> None:
-    text = "Heat map: red speaks for the class, blue against it; with the network's constants the pixels add up to the logit."
+    text = (
+        "Heat map: red speaks for the class, blue against it; "
+        "the pixels' sum and the network's constants are the logit."
+    )
     if colours:
         text = "Colour: what the network looks for there, opaque where it found it.  " + text
     figure.supxlabel(text, fontsize=8, color="#57606a")

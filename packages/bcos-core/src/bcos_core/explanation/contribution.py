@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -76,10 +76,12 @@ def explain(
         The explanation, detached.
 
     Raises:
-        ValueError: If x is not a floating-point batch, the output is no (N, K) tensor or a target is out of range.
+        ValueError: If x is not a floating-point batch, the output is no (N, K) tensor or does not depend on x, or a
+            target is out of range.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), bcos_core.nn.BcosLinear(32, 10))
+        >>> from bcos_core.nn import BcosLinear
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), BcosLinear(32, 10))
         >>> explanation = explain(model, torch.rand(4, 2, 4, 4))
         >>> explanation.contributions.shape, bool((explanation.completeness_error < 1e-5).all())
         (torch.Size([4, 2, 4, 4]), True)
@@ -95,11 +97,17 @@ def explain(
         inputs = (model.encode(x) if encodes else x).detach().requires_grad_()
         network = model.network if encodes else model
         with recorded_offsets(network) as offsets:
-            logits = network(inputs)
+            logits = network(inputs.clone())  # its first module may work in place
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
             raise ValueError(f"model: expected an output of shape ({len(x)}, K), got {_describe(logits)}")
         index = _target_index(target, logits)
+        if len(x) > 1 and any(len(z) != len(x) for z in offsets.outputs):
+            # a module had sequences first, say, or windows: whose gradient is whose is known for a single sample only
+            alone = [explain(model, x[i : i + 1], int(index[i])) for i in range(len(x))]
+            return Explanation(*(torch.cat([getattr(e, f.name) for e in alone]) for f in fields(Explanation)))
         explained = logits.gather(1, index[:, None])[:, 0]
+        if not explained.requires_grad:
+            raise ValueError("model: its output does not depend on x (was it computed under no_grad?)")
         weights, *gradients = torch.autograd.grad(
             explained.sum(), [inputs, *offsets.outputs], allow_unused=True, materialize_grads=False
         )
@@ -123,7 +131,10 @@ def _target_index(target: int | Sequence[int] | Tensor | None, logits: Tensor) -
     n, k = logits.shape
     if target is None:
         return logits.argmax(1)
-    index = torch.as_tensor(target, device=logits.device)
+    try:
+        index = torch.as_tensor(target, device=logits.device)
+    except (TypeError, ValueError, RuntimeError):  # words, or lists of unequal lengths
+        raise ValueError(f"target: expected an integer or {n} of them, got {target!r}") from None
     if index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
         raise ValueError(f"target: expected an integer or {n} of them, got {target!r}")
     index = index.long().expand(n) if index.dim() == 0 else index.long()

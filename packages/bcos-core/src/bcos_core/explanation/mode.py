@@ -19,7 +19,8 @@ class explanation_mode:
         model: Any module; those of its modules that are :class:`~bcos_core.nn.Detachable` are switched.
 
     Example:
-        >>> layer = bcos_core.nn.BcosLinear(4, 2)
+        >>> from bcos_core.nn import BcosLinear
+        >>> layer = BcosLinear(4, 2)
         >>> with explanation_mode(layer):
         ...     layer.detach
         True

@@ -15,9 +15,13 @@ from torch import Tensor, nn
 
 from bcos_core.nn import encoding, logit, norm
 
-_CHANNEL_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.GroupNorm, norm._ScaledNorm)
+_CHANNEL_FIRST = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.GroupNorm, norm._ScaledNorm),
+)
 _CHANNEL_LAST = (nn.Linear, nn.LayerNorm)
-_ELEMENTWISE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, logit.LogitLayer, encoding.Standardise)
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_ELEMENTWISE = (logit.LogitLayer, encoding.Standardise, encoding.InverseEncoding)
 
 
 @dataclass
@@ -32,7 +36,8 @@ class Offsets:
         total = torch.zeros_like(like, dtype=torch.float64)
         for constant, gradient in zip(self.constants, gradients, strict=True):
             if gradient is not None:  # None: the module does not reach the logit
-                total += (gradient.double() * constant.double()).flatten(1).sum(1)
+                part = gradient.double() * constant.double()
+                total += part.sum() if len(total) == 1 else part.flatten(1).sum(1)
         return total
 
 
@@ -41,16 +46,18 @@ def recorded_offsets(model: nn.Module) -> Iterator[Offsets]:
     """Record the constants of every forward pass of ``model`` while the context is open."""
     tape = Offsets()
 
-    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        constant = _constant(module, args[0])
+    def record(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        constant = _constant(module, args[0] if args else next(iter(kwargs.values())))
         if constant is None:
             return output
+        if not output.requires_grad:  # frozen weights on a constant: no input leads here, the bias still leads on
+            output = output.detach().requires_grad_()
         tape.outputs.append(output)
         tape.constants.append(constant)
         return output.clone()  # an in-place activation may follow; it must not touch what was recorded
 
-    known = (*_CHANNEL_FIRST, *_CHANNEL_LAST, *_ELEMENTWISE, encoding.InverseEncoding)
-    handles = [m.register_forward_hook(record) for m in model.modules() if isinstance(m, known)]
+    known = (*_CHANNEL_FIRST, *_CHANNEL_LAST, *_BATCH_NORM, *_ELEMENTWISE)
+    handles = [m.register_forward_hook(record, with_kwargs=True) for m in model.modules() if isinstance(m, known)]
     try:
         yield tape
     finally:
@@ -61,11 +68,13 @@ def recorded_offsets(model: nn.Module) -> Iterator[Offsets]:
 def _constant(module: nn.Module, x: Tensor) -> Tensor | None:
     """What the module adds to its output whatever the input, shaped to broadcast against it; None for nothing."""
     with torch.no_grad():
-        if isinstance(module, (*_ELEMENTWISE, encoding.InverseEncoding)):
+        # a batch norm that keeps no statistics takes those of the batch, which are no constants: only its bias is
+        has_statistics = isinstance(module, _BATCH_NORM) and module.running_mean is not None
+        if has_statistics or isinstance(module, _ELEMENTWISE):
             # an affine map of each element alone: its value at zero
             return module.forward(x.new_zeros(1, *(s if d == 1 else 1 for d, s in enumerate(x.shape[1:], start=1))))
         bias = getattr(module, "bias", None)
         if bias is None:
             return None
         bias = bias.detach()
-        return bias.reshape(-1, *[1] * (x.dim() - 2)) if isinstance(module, _CHANNEL_FIRST) else bias
+        return bias.reshape(-1, *[1] * (x.dim() - 2)) if isinstance(module, (*_CHANNEL_FIRST, *_BATCH_NORM)) else bias

@@ -40,6 +40,8 @@ def render_rgba(
             "weights: colours need images in the encoding [x, 1-x], shape (N, 2 or 6, H, W); "
             f"got {tuple(weights.shape)}. For a plain network draw the contribution map instead."
         )
+    if contributions.shape != weights.shape:
+        raise ValueError(f"contributions: expected shape {tuple(weights.shape)}, got {tuple(contributions.shape)}")
     if smooth < 1 or smooth % 2 == 0:
         raise ValueError(f"smooth: expected an odd number >= 1, got {smooth}")
     if not 0 < percentile <= 100:

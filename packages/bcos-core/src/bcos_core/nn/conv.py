@@ -67,6 +67,11 @@ class BcosConv2d(Detachable):
             )
         if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
             raise ValueError(f'padding_mode: expected zeros, reflect, replicate or circular, got "{padding_mode}"')
+        if isinstance(padding, str):
+            if padding not in ("same", "valid"):
+                raise ValueError(f'padding: expected an integer, a pair, "valid" or "same", got "{padding}"')
+            if padding == "same" and _pair(stride) != (1, 1):
+                raise ValueError(f'padding: "same" needs stride 1, got stride {stride}')
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _pair(kernel_size)

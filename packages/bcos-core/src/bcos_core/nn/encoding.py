@@ -1,5 +1,6 @@
 """What a classifier's first layer sees of an image in [0, 1]."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,7 @@ class Standardise(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or min(std) <= 0:
+        if not mean or len(mean) != len(std) or not all(0 < s < math.inf for s in std):
             raise ValueError(
                 f"mean, std: expected one value each for every channel, std > 0; got {list(mean)}, {list(std)}"
             )

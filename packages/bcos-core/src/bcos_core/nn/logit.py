@@ -20,6 +20,7 @@ class LogitLayer(nn.Module):
         ValueError: If the temperature is not positive, or a value is not finite.
 
     Example:
+        >>> import torch
         >>> LogitLayer(bias=LogitLayer.prior_bias(10))(torch.zeros(1, 1))
         tensor([[-2.1972]])
     """

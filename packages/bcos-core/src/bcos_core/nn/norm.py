@@ -170,6 +170,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         affine: bool = True,
         bias: bool = False,
     ) -> None:
+        if bias and not affine:
+            raise ValueError("bias: expected affine=True with bias=True")
         super().__init__(num_channels, eps=eps, momentum=momentum, affine=affine)
         if not bias:
             self.register_parameter("bias", None)

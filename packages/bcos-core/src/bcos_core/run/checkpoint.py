@@ -1,5 +1,6 @@
 """Model files: safetensors with a description, written whole or not at all. Loading one cannot run code."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -28,7 +29,8 @@ def save_model(path: pathlib.Path, model: nn.Module, description: Mapping[str, A
     """
     from safetensors.torch import save
 
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    # cloned: safetensors refuses tensors that share memory, as those of a module used twice do
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     write_atomically(path, save(state, metadata={_DESCRIPTION: json.dumps(dict(description))}))
 
 
@@ -45,8 +47,11 @@ def write_atomically(path: pathlib.Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         kept = " The previous file is whole." if path.exists() else ""
         raise InputError(f"{path}: cannot write {len(data) / 2**20:.1f} MiB ({error.strerror}).{kept}") from None
 
@@ -65,9 +70,12 @@ def load_model(path: pathlib.Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: no readable safetensors checkpoint ({error})") from None
-    if _DESCRIPTION not in metadata:
+    description = None
+    with contextlib.suppress(json.JSONDecodeError):
+        description = json.loads(metadata.get(_DESCRIPTION, ""))
+    if not isinstance(description, dict):
         raise InputError(f"{path}: a safetensors file, but without the description that bcos checkpoints carry")
-    return state, json.loads(metadata[_DESCRIPTION])
+    return state, description
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -21,7 +21,7 @@ Command = Callable[[Sequence[str]], None]
 class CommandParser(ArgumentParser):
     """A parser whose errors are one line with the nearest valid name."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - the base class's signature
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sys.stderr.write(f"{self.prog}: error: {self._one_line(message)}\n")
         raise SystemExit(2)
 

@@ -28,7 +28,11 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     for name, value in values.items():
         if name not in types:
             raise unknown_name("option", name, types)
-        fields[name] = from_dict(types[name], value) if dataclasses.is_dataclass(types[name]) else value
+        if dataclasses.is_dataclass(types[name]):
+            if not isinstance(value, dict):
+                raise InputError(f"{name}: expected a group of options, got {value!r}")
+            value = from_dict(types[name], value)
+        fields[name] = value
     try:
         return kind(**fields)
     except (TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Names that a command line knows, and what they stand for."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .error import unknown_name
 
@@ -46,6 +46,10 @@ class Registry(Mapping[str, T]):
             return self._entries[name]
         except KeyError:
             raise unknown_name(self.kind, name, self) from None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry, or ``default`` where there is none: asking so is no mistake."""
+        return self._entries.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

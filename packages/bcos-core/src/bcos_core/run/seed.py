@@ -1,6 +1,7 @@
 """Explicit seeds: each use of randomness draws from a seed derived by name, never from what ran before it."""
 
 import hashlib
+import operator
 import random
 
 
@@ -18,7 +19,9 @@ def derive_seed(seed: int, *names: str | int) -> int:
         >>> derive_seed(0, "shuffle", 3) == derive_seed(0, "shuffle", 3) != derive_seed(0, "shuffle", 4)
         True
     """
-    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    # plain values: NumPy's own have another repr, and the same fold would draw from another seed
+    parts = [str(part) if isinstance(part, str) else operator.index(part) for part in (seed, *names)]
+    digest = hashlib.sha256(repr(tuple(parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 

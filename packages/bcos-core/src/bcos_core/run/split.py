@@ -50,6 +50,10 @@ def stratified_split(labels: Sequence[int], *, test: float, val: float, seed: in
             kept, held = train_test_split(pool, test_size=share, stratify=y[pool], random_state=seed)
         except ValueError as error:
             raise InputError(f"split.{name}={share:g} does not work for these {len(pool)} samples: {error}") from None
+        for part in (kept, held):  # the draw rounds, and leaves out a class too small without a word
+            if (absent := np.setdiff1d(y[pool], y[part])).size:
+                count = int((y[pool] == absent[0]).sum())
+                raise InputError(f"split.{name}={share:g}: class {absent[0]} is too small with {count} samples")
         return np.sort(kept), np.sort(held)
 
     rest, test_indices = hold_out(np.arange(len(y)), test, "test")

@@ -17,6 +17,8 @@ import sqlite3
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -232,6 +234,8 @@ def _client(*, must_exist: bool = False) -> "MlflowClient":
     uri = tracking_uri()
     if uri.startswith("sqlite:///"):
         _check_sqlite(pathlib.Path(uri.removeprefix("sqlite:///")), must_exist)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a tool for private data does not call home
     import mlflow
 
@@ -257,6 +261,16 @@ def _check_sqlite(path: pathlib.Path, must_exist: bool) -> None:
         if is_new:
             path.unlink(missing_ok=True)
         raise InputError(f"MLflow store {path} cannot be used: {error}") from None
+
+
+def _check_server(uri: str) -> None:
+    """Say at once what MLflow would say after minutes of retries."""
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
+    except urllib.error.HTTPError:
+        pass  # it answers; whether it lets us in is MLflow's to say
+    except OSError as error:
+        raise InputError(f"MLflow server {uri} cannot be reached: {getattr(error, 'reason', error)}") from None
 
 
 @contextlib.contextmanager

@@ -117,8 +117,8 @@ def _open(parts: list[_Found], image_size: int | None) -> tuple[list[Images], in
             for path, (_, other) in zip(paths, headers, strict=True):
                 if other != size:
                     raise InputError(
-                        f"images of different sizes: {paths[0]} is {size[1]}x{size[0]}, {path} is {other[1]}x{other[0]};"
-                        " give one with --image_size"
+                        f"images of different sizes: {paths[0]} is {size[1]}x{size[0]}, "
+                        f"{path} is {other[1]}x{other[0]}; give one with --image_size"
                     )
         else:
             size = (image_size, image_size)

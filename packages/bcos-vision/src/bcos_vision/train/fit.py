@@ -128,7 +128,7 @@ class _MetricsToRun(lightning.Callback):
     def __init__(self, run: TrackedRun) -> None:
         self._run = run
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
         found["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         self._run.log_metrics(found, trainer.current_epoch + 1)

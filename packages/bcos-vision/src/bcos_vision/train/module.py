@@ -18,7 +18,7 @@ from bcos_vision.models import ImageClassifier
 from .augment import augment
 
 
-def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, ""]:
+def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
     """Binary cross-entropy of each logit against the one-hot target, averaged over all.
 
     A softmax would only ask that the right logit be larger than the others; the sigmoid asks that it be large, which

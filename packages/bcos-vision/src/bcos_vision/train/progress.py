@@ -19,7 +19,7 @@ class TrainingProgress(lightning.Callback):
         self._last_line = 0.0
         self._first_step = 0
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._began = self._last_line = time.monotonic()
         self._first_step = trainer.global_step
         if not self._console.is_terminal:
@@ -44,20 +44,20 @@ class TrainingProgress(lightning.Callback):
         elif time.monotonic() - self._last_line > 6 * _SECONDS_BETWEEN_LINES:  # an epoch of minutes
             self._line(trainer)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self._bar is not None:
             self._bar.update(self._task, metrics=self._metrics(trainer))
         elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._line(trainer)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._stop()
 
     def on_exception(
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        exception: BaseException,  # noqa: ARG002
+        exception: BaseException,
     ) -> None:
         self._stop()
 

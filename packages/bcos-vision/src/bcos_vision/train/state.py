@@ -13,12 +13,12 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes Lightning's checkpoints whole or not at all, and loads nothing that could run code."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_atomically(pathlib.Path(path), buffer.getbuffer())
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         try:
             return torch.load(path, map_location=map_location, weights_only=True)
         except Exception as error:
