@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from bcos_core.functional import bcos_conv2d, bcos_linear, max_of_units, unit_norm
 
+TORCHS_ADVICE = "ignore:Using padding='same' with even kernel"
+
 GEOMETRIES = {
     "plain": {},
     "padded": {"padding": 1},
@@ -52,23 +54,21 @@ class TestConv2d:
         assert y.dtype == dtype
         assert_close(y, oracle_conv2d(x.to(dtype), weight.to(dtype), b=b, **options))
 
+    @pytest.mark.filterwarnings(TORCHS_ADVICE)
     def test_shape_is_that_of_torchs_convolution(self, case):
         x, weight, options = case
         max_out = options.pop("max_out", 1)
         plain = F.conv2d(x, weight[::max_out], **options)
         assert bcos_conv2d(x, weight, max_out=max_out, **options).shape == plain.shape
 
+    @pytest.mark.filterwarnings(TORCHS_ADVICE)
     @pytest.mark.parametrize("kernel", [(3, 3), (2, 4), (4, 1), (2, 2)])
     @pytest.mark.parametrize("dilation", [1, 2, (1, 3)])
     def test_same_padding_puts_zeros_where_torch_does(self, kernel, dilation):
-        """At B=1 it is F.conv2d's own; a stand-in for the norm: the energy is a convolution of ones, same padding."""
-        import warnings
-
+        """l and the patch's energy both by F.conv2d's own "same"."""
         x, weight = torch.randn(1, 2, 9, 9).double(), torch.randn(3, 2, *kernel).double()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
-            lin = F.conv2d(x, weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1), None, 1, "same", dilation)
-            energy = F.conv2d(x.square(), torch.ones(1, 2, *kernel).double(), None, 1, "same", dilation)
+        lin = F.conv2d(x, weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1), None, 1, "same", dilation)
+        energy = F.conv2d(x.square(), torch.ones(1, 2, *kernel).double(), None, 1, "same", dilation)
         options = {"padding": "same", "dilation": dilation}
         torch.testing.assert_close(bcos_conv2d(x, weight, b=1, **options), lin)
         torch.testing.assert_close(bcos_conv2d(x, weight, b=2, **options), lin * lin.abs() / (energy + 1e-6).sqrt())

@@ -64,8 +64,8 @@ def test_prior_bias_of_a_single_output_is_zero():
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature": 0.0}, {"temperature": -1.0}, {"temperature": math.inf}, {"temperature": math.nan}]
-    + [{"bias": math.nan}, {"bias": math.inf}],
+    [*({"temperature": t} for t in (0.0, -1.0, math.inf, math.nan)), {"bias": math.nan}, {"bias": math.inf}],
+    ids=str,
 )
 def test_logit_layer_errors(options):
     with pytest.raises(ValueError, match="bias, temperature: expected finite numbers, temperature > 0"):

@@ -4,14 +4,39 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from bcos_core import explain
+from jaxtyping import Float, Int
 from rich.progress import track
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics import Metric
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
 
-from .data import Images, make_loader
+from .data import Images, make_loader, to_unit_range
 from .models import ImageClassifier
-from .train.module import classification_loss, classification_metrics, to_unit_range
+
+
+def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Binary cross-entropy of each logit against the one-hot target, averaged over all.
+
+    A softmax would only ask that the right logit be larger than the others; the sigmoid asks that it be large, which
+    is what a contribution should explain (Böhle et al., CVPR 2022, sec. 3.2.3).
+    """
+    return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
+
+
+def classification_metrics(num_classes: int) -> dict[str, Metric]:
+    """Accuracy, and precision and recall averaged over classes (a class never predicted counts as 0)."""
+    return {
+        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+        "precision": MulticlassPrecision(num_classes, average="macro"),
+        "recall": MulticlassRecall(num_classes, average="macro"),
+    }
 
 
 @dataclass(frozen=True)

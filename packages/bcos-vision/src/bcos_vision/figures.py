@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .data import to_unit_range
 from .models import ImageClassifier
-from .train.module import to_unit_range
 
 _RIGHT, _WRONG = "#1a7f37", "#c4302b"
 _HEAT = "RdBu_r"
@@ -167,7 +167,7 @@ def _draw_blocks(figure: object, columns: int, panels: int, blocks: list[_Block]
 
 
 def _show_image(axes: Axes, image: Tensor, title: str, colour: str | None = None) -> None:
-    picture = image.float().cpu().permute(1, 2, 0)
+    picture = image.float().cpu().permute(1, 2, 0).numpy()
     axes.imshow(picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1)
     _finish(axes, title, colour)
 
@@ -176,14 +176,14 @@ def _show_rgba(axes: Axes, explanation: Explanation, i: int, title: str, colour:
     side = explanation.weights.shape[-1]
     picture = explanation.to_rgba(smooth=1 if side < 64 else 5)[i]
     axes.set_facecolor(_GREY_GROUND if explanation.weights.shape[1] == 2 else "white")
-    axes.imshow(picture.permute(1, 2, 0).clamp(0, 1).cpu())
+    axes.imshow(picture.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
     _finish(axes, title, colour)
 
 
 def _show_heat(axes: Axes, explanation: Explanation, i: int, title: str, colour: str | None = None) -> None:
     heat = explanation.contribution_map[i].float().cpu()
     limit = float(torch.quantile(heat.abs().flatten(), 0.995)) or 1.0
-    axes.imshow(heat, cmap=_HEAT, vmin=-limit, vmax=limit)
+    axes.imshow(heat.numpy(), cmap=_HEAT, vmin=-limit, vmax=limit)
     _finish(axes, title, colour)
 
 

@@ -1,7 +1,8 @@
 """Contributions of the inputs to an output, and how exactly they add up."""
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
@@ -89,9 +90,9 @@ def explain(
     if not isinstance(x, Tensor) or x.dim() < 2 or not x.is_floating_point():
         got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"x: expected a floating-point batch of shape (N, ...), got {got}")
-    model = model._modules.get("_orig_mod") or model  # a compiled model's hooks do not run
+    model = model._modules.get("_orig_mod", model)  # of torch.compile
     # an inference tensor cannot enter a graph: leave inference mode, if on, and copy
-    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), explanation_mode(model):
+    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), explanation_mode(model), _uncompiled():
         x = x.detach().clone()
         encodes = isinstance(model, EncodingModel)
         inputs = (model.encode(x) if encodes else x).detach().requires_grad_()
@@ -114,17 +115,17 @@ def explain(
         weights = torch.zeros_like(inputs) if weights is None else weights
         contributions = (weights * inputs).detach()
         remainder = offsets.remainder(tuple(gradients), explained.detach())
-    logit = explained.detach().double()
-    error = contributions.double().flatten(1).sum(1) + remainder - logit
-    return Explanation(
-        logits=logits.detach(),
-        target=index,
-        inputs=inputs.detach(),
-        weights=weights,
-        contributions=contributions,
-        remainder=remainder.to(logits.dtype),
-        completeness_error=(error.abs() / logit.abs().clamp(min=1)).to(logits.dtype),
-    )
+        logit = explained.detach().double()
+        error = contributions.double().flatten(1).sum(1) + remainder - logit
+        return Explanation(
+            logits=logits.detach(),
+            target=index,
+            inputs=inputs.detach(),
+            weights=weights,
+            contributions=contributions,
+            remainder=remainder.to(logits.dtype),
+            completeness_error=(error.abs() / logit.abs().clamp(min=1)).to(logits.dtype),
+        )
 
 
 def _target_index(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:
@@ -147,6 +148,12 @@ def _target_index(target: int | Sequence[int] | Tensor | None, logits: Tensor) -
 
 def _describe(output: object) -> str:
     return f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run compiled models, and compiled parts of models, as they are: compiled code does not see new hooks."""
+    # where nothing has been compiled, do not import the compiler (seconds)
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager

@@ -21,6 +21,10 @@ Command = Callable[[Sequence[str]], None]
 class CommandParser(ArgumentParser):
     """A parser whose errors are one line with the nearest valid name."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # `--epoch 5` for --epochs is a mistake to point out, not one to guess about
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sys.stderr.write(f"{self.prog}: error: {self._one_line(message)}\n")
         raise SystemExit(2)
@@ -90,8 +94,8 @@ def run_command(
         if os.environ.get("BCOS_TRACEBACK"):
             raise
         _fail(f"{program} {name}", str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\n{program} {name}: interrupted\n")
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"\n{program} {name}: interrupted{f'; {interrupt}' if str(interrupt) else ''}\n")
         raise SystemExit(130) from None
 
 

@@ -4,10 +4,19 @@ from bcos_core.run.error import unknown_name
 
 from bcos_vision.config import SplitConfig
 
-from .images import ArrayImages, FileImages, ImageData, Images, read_image
+from .images import ArrayImages, FileImages, ImageData, Images, read_image, to_unit_range
 from .loader import make_loader
 
-__all__ = ["ArrayImages", "FileImages", "ImageData", "Images", "load_data", "make_loader", "read_image"]
+__all__ = [
+    "ArrayImages",
+    "FileImages",
+    "ImageData",
+    "Images",
+    "load_data",
+    "make_loader",
+    "read_image",
+    "to_unit_range",
+]
 
 
 def load_data(name: str, split: SplitConfig | None = None, *, image_size: int | None = None) -> ImageData:

@@ -91,6 +91,11 @@ class ImageData:
         return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp(min=1e-6).tolist()
 
 
+def to_unit_range(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bytes to [0, 1], channels-last."""
+    return images.to(dtype=dtype, memory_format=torch.channels_last).div_(255)
+
+
 def read_image(path: pathlib.Path, channels: int, size: tuple[int, int] | None = None) -> Tensor:
     """Decode an image file.
 

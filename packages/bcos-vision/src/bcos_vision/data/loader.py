@@ -24,8 +24,11 @@ class EpochBatches(Sampler[list[int]]):
         self._seed = seed
         self._epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls it, at a resume too."""
+    def start_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iterator has.
+
+        Not ``set_epoch``: Lightning would call that, and at a resume with an epoch that is over.
+        """
         self._epoch = epoch
 
     def __len__(self) -> int:

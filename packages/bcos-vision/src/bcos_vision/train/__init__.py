@@ -1,5 +1,5 @@
 """Training: ``fit`` a configuration, ``resume`` a run."""
 
-from .fit import FitResult, fit, resume
+from .run import FitResult, fit, resume
 
 __all__ = ["FitResult", "fit", "resume"]

@@ -4,41 +4,18 @@ from typing import Any
 
 import lightning
 import torch
-import torch.nn.functional as F
 from bcos_core.run.seed import derive_seed, seed_everything
-from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision, MulticlassRecall
+from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vision.config import TrainConfig
+from bcos_vision.data import to_unit_range
+from bcos_vision.evaluation import classification_loss, classification_metrics
 from bcos_vision.models import ImageClassifier
 
 from .augment import augment
-
-
-def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Binary cross-entropy of each logit against the one-hot target, averaged over all.
-
-    A softmax would only ask that the right logit be larger than the others; the sigmoid asks that it be large, which
-    is what a contribution should explain (Böhle et al., CVPR 2022, sec. 3.2.3).
-    """
-    return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
-
-
-def to_unit_range(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Bytes to [0, 1], channels-last."""
-    return images.to(dtype=dtype, memory_format=torch.channels_last).div_(255)
-
-
-def classification_metrics(num_classes: int) -> dict[str, Metric]:
-    """Accuracy, and precision and recall averaged over classes (a class never predicted counts as 0)."""
-    return {
-        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-        "precision": MulticlassPrecision(num_classes, average="macro"),
-        "recall": MulticlassRecall(num_classes, average="macro"),
-    }
 
 
 class ClassifierTraining(lightning.LightningModule):
@@ -56,6 +33,7 @@ class ClassifierTraining(lightning.LightningModule):
         return MulticlassAccuracy(self.model.num_classes, average="micro")
 
     def on_train_epoch_start(self) -> None:
+        self.trainer.train_dataloader.sampler.start_epoch(self.current_epoch)  # type: ignore[union-attr]
         # layers that draw (dropout) draw the same after a resume
         seed_everything(derive_seed(self.config.seed, "epoch", self.current_epoch))
 

@@ -166,11 +166,13 @@ def _train(
             callbacks=[_MetricsToRun(run), best, TrainingProgress(console)],
         )
         first_epoch = 0 if state is None else int(WholeCheckpoints().load_checkpoint(state)["epoch"]) + 1
+        train_loader.sampler.start_epoch(first_epoch)  # type: ignore[attr-defined] - before Lightning's first iterator
         began = time.monotonic()
-        trainer.fit(training, train_loader, val_loader if len(data.val) else None, ckpt_path=state)
+        try:
+            trainer.fit(training, train_loader, val_loader if len(data.val) else None, ckpt_path=state)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt(f"go on with: bcos-vision train --resume {run.id}") from None
         seconds = time.monotonic() - began
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         kept = pathlib.Path(best.best_model_path or best.last_model_path)
         weights = WholeCheckpoints().load_checkpoint(kept, map_location="cpu")["state_dict"]
         model.load_state_dict({n.removeprefix("model."): v for n, v in weights.items() if n.startswith("model.")})

@@ -1,0 +1,118 @@
+"""Digits and folders: what is loaded, how it is split, and what is said about folders that will not do."""
+
+import numpy as np
+import pytest
+import torch
+from bcos_core.run.error import InputError
+from bcos_vision.config import SplitConfig
+from bcos_vision.data import FileImages, folder, load_data
+from PIL import Image
+from sklearn.datasets import load_digits
+
+
+def test_digits_are_scikit_learns_and_stratified():
+    data = load_data("digits")
+    assert (data.channels, data.size, len(data.classes)) == (1, (8, 8), 10)
+    parts = [data.train, data.val, data.test]
+    assert [len(p) for p in parts] == [1293, 144, 360]
+    pixels = torch.cat([p[range(len(p))][0] for p in parts]).flatten(1)
+    original = torch.from_numpy(np.rint(load_digits().data * (255 / 16)))
+    assert sorted(map(tuple, pixels.tolist())) == sorted(map(tuple, original.long().tolist()))
+    in_train, in_val, in_test = (np.bincount(part.labels.numpy()) for part in parts)
+    assert np.abs(in_test - 0.2 * (in_train + in_val + in_test)).max() < 1
+    assert np.abs(in_val - 0.1 * (in_train + in_val)).max() < 1
+
+
+def test_split_seed_moves_the_split_and_nothing_else():
+    first, again = load_data("digits"), load_data("digits")
+    other = load_data("digits", SplitConfig(seed=1))
+    torch.testing.assert_close(first.test.labels, again.test.labels, rtol=0, atol=0)
+    assert not torch.equal(first.test.labels, other.test.labels)
+    assert first.fingerprint == again.fingerprint == other.fingerprint
+
+
+def test_statistics_are_numpys():
+    data = load_data("digits")
+    mean, std = data.statistics()
+    pixels = data.train[range(len(data.train))][0].numpy() / 255
+    assert mean == pytest.approx([pixels.mean()], rel=1e-9)
+    assert std == pytest.approx([pixels.std(ddof=1)], rel=1e-9)
+
+
+def test_train_and_val_folders(image_folder):
+    data = load_data(f"folder:{image_folder}")
+    assert (data.name, data.classes, data.channels, data.size) == ("stripes", ("ant", "bee"), 3, (8, 8))
+    assert [len(p) for p in (data.train, data.val, data.test)] == [54, 6, 16]
+    first = np.array(Image.open(image_folder / "val" / "ant" / "000.png"))
+    torch.testing.assert_close(data.test[[0]][0][0], torch.from_numpy(first).permute(2, 0, 1), rtol=0, atol=0)
+
+
+def test_a_test_folder_leaves_all_of_train_for_training(tmp_path, writer):
+    for part, count in (("train", 10), ("val", 4), ("test", 3)):
+        writer(tmp_path / part, {"a": count, "b": count})
+    data = load_data(f"folder:{tmp_path}")
+    assert [len(p) for p in (data.train, data.val, data.test)] == [20, 8, 6]
+
+
+def test_class_folders_alone_are_split_by_shares(tmp_path, writer):
+    writer(tmp_path, {"a": 50, "b": 50}, grey=True)
+    data = load_data(f"folder:{tmp_path}")
+    assert (data.channels, [len(p) for p in (data.train, data.val, data.test)]) == (1, [72, 8, 20])
+
+
+def test_too_much_for_memory_stays_in_files(tmp_path, writer, monkeypatch):
+    writer(tmp_path, {"a": 20, "b": 20})
+    held = load_data(f"folder:{tmp_path}")
+    monkeypatch.setattr(folder, "MEMORY_LIMIT", 1000)
+    read = load_data(f"folder:{tmp_path}")
+    assert isinstance(read.train, FileImages)
+    for a, b in zip(held.train[[0, 5, 9]], read.train[[0, 5, 9]], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_fingerprint_follows_the_pixels(tmp_path, writer):
+    writer(tmp_path, {"a": 20, "b": 20})
+    before = load_data(f"folder:{tmp_path}").fingerprint
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a" / "000.png")
+    assert load_data(f"folder:{tmp_path}").fingerprint != before
+
+
+def test_bad_folders_say_what_is_wrong(tmp_path, writer):
+    def message(name):
+        with pytest.raises(InputError) as caught:
+            load_data(f"folder:{tmp_path / name}")
+        return str(caught.value)
+
+    assert "no such folder" in message("nowhere")
+    (tmp_path / "bare").mkdir()
+    assert "no class folders" in message("bare")
+    (tmp_path / "hollow" / "a").mkdir(parents=True)
+    (tmp_path / "hollow" / "b").mkdir()
+    assert "no images" in message("hollow")
+    writer(tmp_path / "one", {"a": 3})
+    assert 'only one class, "a"' in message("one")
+    writer(tmp_path / "gap", {"a": 3, "b": 3})
+    (tmp_path / "gap" / "c").mkdir()
+    assert 'class folder "c" holds no images' in message("gap")
+    writer(tmp_path / "mixed", {"a": 3, "b": 3})
+    Image.new("RGB", (9, 8)).save(tmp_path / "mixed" / "b" / "odd.png")
+    assert "different sizes" in message("mixed")
+    assert "odd.png is 9x8" in message("mixed")
+    assert load_data(f"folder:{tmp_path / 'mixed'}", SplitConfig(0.5, 0), image_size=8).size == (8, 8)
+    writer(tmp_path / "torn", {"a": 20, "b": 20})
+    torn = tmp_path / "torn" / "b" / "007.png"
+    torn.write_bytes(torn.read_bytes()[:-40])
+    assert "007.png: a damaged image" in message("torn")
+    torn.write_text("no image")
+    assert "007.png: not an image" in message("torn")
+    writer(tmp_path / "uneven" / "train", {"a": 10, "b": 10})
+    writer(tmp_path / "uneven" / "val", {"a": 3, "c": 3})
+    assert 'no class folder "b"' in message("uneven")
+    writer(tmp_path / "few", {"a": 1, "b": 30})
+    assert "split.test=0.2 does not work" in message("few")
+
+
+@pytest.mark.parametrize("name", ["digit", "folders:x", "", "imagenett"])
+def test_unknown_data_names_the_nearest(name):
+    with pytest.raises(InputError, match=f'unknown data "{name}".*digits, folder:PATH'):
+        load_data(name)

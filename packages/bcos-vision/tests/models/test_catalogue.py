@@ -1,0 +1,72 @@
+import pytest
+import torch
+from bcos_core.run.error import InputError
+from bcos_vision import create_model
+from bcos_vision.models import TrainedClassifier
+from bcos_vision.models.card import model_cards
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "resnet21"}, 'unknown model "resnet21"; did you mean "resnet'),
+        ({"name": "resnet20", "variant": "baselin"}, 'unknown variant "baselin"; did you mean "baseline"'),
+        ({"name": "resnet20", "norm": "batchnorm"}, 'unknown norm "batchnorm"; did you mean "batch"'),
+        ({"name": "resnet20", "stem": "imagenet"}, 'stem: resnet20 has cifar, got "imagenet"'),
+        ({"name": "resnet20", "num_classes": 0}, "num_classes: expected at least 1, got 0"),
+        ({"name": "resnet20", "variant": "standard", "b": 1.5}, 'belong to variant "bcos"'),
+        ({"name": "resnet20", "b": 0.5}, "b: expected a finite number >= 1, got 0.5"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(**arguments)
+
+
+def test_saved_classifier_loads_as_it_was(tmp_path):
+    model = create_model("resnet20", num_classes=3, in_channels=1, b=1.5, max_out=2, norm="group_uncentered").eval()
+    trained = TrainedClassifier(model, ("a", "b", "c"), (8, 8), "somewhere")
+    trained.save(tmp_path / "model.safetensors")
+    loaded = TrainedClassifier.load(tmp_path / "model.safetensors")
+    images = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(loaded.model(images), model(images), rtol=0, atol=0)
+    assert (loaded.classes, loaded.image_size, loaded.data) == (("a", "b", "c"), (8, 8), "somewhere")
+    assert loaded.model.description == model.description
+
+
+def test_plain_classifier_keeps_its_statistics(tmp_path):
+    model = create_model("resnet20", num_classes=2, variant="baseline", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+    TrainedClassifier(model, ("a", "b"), (8, 8), "x").save(tmp_path / "m.safetensors")
+    loaded = TrainedClassifier.load(tmp_path / "m.safetensors").model
+    torch.testing.assert_close(loaded.encode(torch.zeros(1, 3, 1, 1)).flatten(), torch.tensor([-0.25, -0.4, -0.5]))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    TrainedClassifier(create_model("resnet20", num_classes=2), ("a", "b"), (8, 8), "x").save(path)
+    create_model("resnet20", num_classes=2, weights=path)
+    with pytest.raises(InputError, match=r"of another architecture \(\d+ missing: .*stages"):
+        create_model("resnet32", num_classes=2, weights=path)
+    with pytest.raises(InputError, match=r"1 of another shape: network.head.0.weight \(2, 64, 1, 1\) instead of \(3,"):
+        create_model("resnet20", num_classes=3, weights=path)
+    with pytest.raises(InputError, match="unexpected"):
+        create_model("resnet20", num_classes=2, variant="standard", weights=path)
+
+
+def test_class_index_by_name_or_number():
+    trained = TrainedClassifier(create_model("resnet20", num_classes=2), ("ant", "bee"), (8, 8), "x")
+    assert trained.class_index("bee") == trained.class_index("1") == 1
+    with pytest.raises(InputError, match='unknown class "be"; did you mean "bee"'):
+        trained.class_index("be")
+
+
+def test_cards_count_the_multiply_adds():
+    card = next(c for c in model_cards() if c.name == "resnet20" and c.variant == "standard")
+    # by hand: output pixels x kernel x input channels x filters
+    stem = 32 * 32 * 9 * 3 * 16
+    stages = sum(
+        side * side * 9 * w * w * 5 + side * side * (9 * w // 2 * w + w // 2 * w) for side, w in ((16, 32), (8, 64))
+    )
+    first = 32 * 32 * 9 * 16 * 16 * 6
+    assert card.multiply_adds == stem + first + stages + 64 * 10
+    assert card.image_size == 32

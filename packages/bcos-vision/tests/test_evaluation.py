@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import torch
+from bcos_vision import create_model
+from bcos_vision.data import load_data
+from bcos_vision.evaluation import classification_loss, evaluate
+from sklearn.metrics import confusion_matrix, log_loss, precision_score, recall_score
+
+
+def test_scores_are_scikit_learns():
+    torch.manual_seed(0)
+    model = create_model("resnet20", num_classes=10, in_channels=1, variant="standard")
+    test = load_data("digits").test.subset(np.arange(100))
+    scores = evaluate(model, test, batch_size=33, num_explained=40)
+    with torch.no_grad():
+        logits = model(test.images.float() / 255)
+    guess, truth = logits.argmax(1).numpy(), test.labels.numpy()
+    assert scores.metrics["accuracy"] == pytest.approx((guess == truth).mean(), rel=1e-6)
+    options = {"average": "macro", "zero_division": 0, "labels": range(10)}
+    assert scores.metrics["precision"] == pytest.approx(precision_score(truth, guess, **options), rel=1e-6)
+    assert scores.metrics["recall"] == pytest.approx(recall_score(truth, guess, **options), rel=1e-6)
+    np.testing.assert_array_equal(scores.confusion.numpy(), confusion_matrix(truth, guess, labels=range(10)))
+    np.testing.assert_array_equal(scores.predictions.numpy(), guess)
+    assert scores.num_explained == 40
+    assert 0 < scores.metrics["completeness_error"] <= 1e-5
+
+
+def test_loss_is_the_mean_binary_cross_entropy():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(20, 4, dtype=torch.float64), torch.randint(0, 4, (20,))
+    expected = np.mean([log_loss(labels == k, logits[:, k].sigmoid(), labels=[False, True]) for k in range(4)])
+    assert float(classification_loss(logits, labels)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_float64_shows_that_the_error_is_rounding():
+    torch.manual_seed(0)
+    model = create_model("resnet20", num_classes=10, in_channels=1)
+    test = load_data("digits").test.subset(np.arange(20))
+    assert evaluate(model, test, dtype=torch.float64).metrics["completeness_error"] <= 1e-12

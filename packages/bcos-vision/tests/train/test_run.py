@@ -1,0 +1,173 @@
+"""Whole runs: what they leave behind, that they repeat, and that a killed one goes on as if it had not been."""
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from bcos_core.run.error import InputError
+from bcos_core.run.tracking import find_run, project_root
+from bcos_vision.config import AugmentConfig, OptimConfig, TrainConfig
+from bcos_vision.models import TrainedClassifier
+from bcos_vision.train import fit, resume
+from bcos_vision.train.run import choose_examples
+from mlflow import MlflowClient
+
+
+@pytest.fixture
+def config(image_folder):
+    return TrainConfig(
+        data=f"folder:{image_folder}",
+        epochs=3,
+        batch_size=16,
+        num_explained=16,
+        augment=AugmentConfig(shift=1, flip=True),
+        optim=OptimConfig(lr=3e-3, warmup_epochs=1),
+    )
+
+
+def history(run_id, names=("train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/recall")):
+    client = MlflowClient(f"sqlite:///{project_root() / 'mlflow.db'}")
+    return {n: {m.step: m.value for m in client.get_metric_history(run_id, n)} for n in names}
+
+
+def test_a_run_leaves_its_result_in_the_folder_and_the_store(project, config):
+    result = fit(config)
+    assert result.folder == project / "runs" / result.run_id
+    for name in ("model.safetensors", "explanations.png", "confusion.png", "last.ckpt", "best.ckpt", "config.json"):
+        assert (result.folder / name).stat().st_size > 100
+    record = find_run(result.run_id[:8])
+    assert record.status == "FINISHED"
+    assert record.tags["seed"] == "0"
+    assert record.metrics["test/accuracy"] == result.evaluation.metrics["accuracy"]
+    assert record.metrics["test/completeness_error"] <= 1e-5
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    run = client.get_run(result.run_id)
+    assert run.data.params["optim.lr"] == "0.003"
+    assert run.data.params["augment.shift"] == "1"
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["arm"] == run.data.tags["arm"]
+    assert {a.path for a in client.list_artifacts(result.run_id, "pictures")} == {
+        "pictures/confusion.png",
+        "pictures/explanations.png",
+    }
+    assert [set(v) for v in history(result.run_id, ["train/loss", "val/accuracy"]).values()] == [{1, 2, 3}] * 2
+    models = client.search_logged_models([run.info.experiment_id])
+    assert [m.source_run_id for m in models] == [result.run_id]
+    # the file alone gives the same model
+    loaded = TrainedClassifier.load(result.folder / "model.safetensors")
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(loaded.model(images), result.classifier.model(images), rtol=0, atol=0)
+    # another seed is another child of the same parent; the same seed repeats to the bit
+    again = fit(config)
+    assert history(again.run_id) == history(result.run_id)
+    other = fit(dataclasses.replace(config, seed=1))
+    assert history(other.run_id) != history(result.run_id)
+    assert client.get_run(other.run_id).data.tags["mlflow.parentRunId"] == parent.info.run_id
+    with pytest.raises(InputError, match="is finished"):
+        resume(result.run_id)
+
+
+KILLED = """
+    import json, os, signal, sys
+    from bcos_core.run import config
+    from bcos_vision.config import TrainConfig
+    from bcos_vision.train import fit, module
+
+    step = module.ClassifierTraining.training_step
+    def training_step(self, batch, index):
+        if (self.current_epoch, index) == ({epoch}, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, batch, index)
+    module.ClassifierTraining.training_step = training_step
+    fit(config.from_dict(TrainConfig, json.loads(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_killed_run_ends_as_an_uninterrupted_one(project, config, epoch):
+    script = textwrap.dedent(KILLED.format(epoch=epoch))
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(dataclasses.asdict(config))],
+        env=os.environ | threads,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (folder,) = (project / "runs").iterdir()
+    assert (folder / "last.ckpt").exists() == (epoch > 0)
+    resumed = resume(folder.name)
+    assert resumed.run_id == folder.name
+    assert find_run(folder.name).status == "FINISHED"
+    whole = fit(config)
+    assert history(resumed.run_id) == history(whole.run_id)
+    assert resumed.evaluation.metrics == whole.evaluation.metrics
+    for a, b in zip(
+        resumed.classifier.model.state_dict().values(), whole.classifier.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_a_full_disk_leaves_the_last_state_to_go_on_from(project, config, monkeypatch):
+    whole = fit(config)
+    replace, saved = os.replace, []
+
+    def full_after_four(source, target, **options):
+        if str(target).endswith(".ckpt"):
+            saved.append(target)
+            if len(saved) > 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(source, target, **options)
+
+    monkeypatch.setattr(os, "replace", full_after_four)
+    with pytest.raises(InputError, match=r"\.ckpt: cannot write .* MiB \(No space left on device\)"):
+        fit(config)
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    run_id = next(f.name for f in (project / "runs").iterdir() if f.name != whole.run_id)
+    assert find_run(run_id).status == "FAILED"
+    assert not list((project / "runs" / run_id).glob("*.part"))
+    assert resume(run_id).evaluation.metrics == whole.evaluation.metrics
+
+
+def test_resume_refuses_what_it_cannot_continue(project, config, image_folder, writer, tmp_path):
+    with pytest.raises(InputError, match=r'run "0123abcd": no such run .* there is none yet'):
+        resume("0123abcd")
+    root = tmp_path / "moving"
+    writer(root, {"a": 20, "b": 20})
+
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr("bcos_vision.train.run.evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(dataclasses.replace(config, data=f"folder:{root}", epochs=1))
+    patch.undo()
+    (folder,) = (project / "runs").iterdir()
+    assert find_run(folder.name).status == "KILLED"
+    (root / "a" / "000.png").unlink()
+    with pytest.raises(InputError, match=r"the data .* has changed since it began"):
+        resume(folder.name)
+
+
+def test_examples_are_right_ones_by_class_then_wrong_ones():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    predictions = torch.tensor([0, 0, 1, 1, 1, 0])
+    assert choose_examples(predictions, labels, num_right=3, num_wrong=1).tolist() == [0, 3, 1, 2]
+
+
+@pytest.mark.parametrize("variant", ["baseline", "standard"])
+def test_plain_variants_go_through_too(project, config, variant):
+    result = fit(dataclasses.replace(config, variant=variant, epochs=1))
+    assert result.evaluation.metrics["completeness_error"] <= 1e-5
+    mean, _ = result.classifier.model.encoding.mean.flatten(), None
+    assert ((mean > 0) & (mean < 1)).all()
