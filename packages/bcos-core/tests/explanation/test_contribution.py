@@ -321,6 +321,16 @@ def test_an_input_that_is_not_used():
     assert not found.completeness_error.any()
 
 
+def test_training_flag_of_a_module_in_two_places():
+    """Each module's own flag comes back: not by train() on its parents, the last of which would win."""
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared), nn.Linear(4, 2)).train()
+    shared.eval()
+    model[0].eval()
+    explain(model, torch.rand(3, 4))
+    assert [m.training for m in (model, model[0], model[1], model[2], shared)] == [True, False, True, True, False]
+
+
 def test_restores_after_a_failure_inside(small):
     model, x = small
     model.train()

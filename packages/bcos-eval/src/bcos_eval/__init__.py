@@ -1,0 +1,1 @@
+"""Evaluation of B-cos networks. Nothing is here yet."""

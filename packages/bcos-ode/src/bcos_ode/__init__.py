@@ -1,0 +1,1 @@
+"""B-cos regression and neural ODEs. Nothing is here yet."""

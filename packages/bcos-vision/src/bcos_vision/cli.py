@@ -69,10 +69,8 @@ def evaluate(argv: Sequence[str]) -> None:
 
     if options.data is None and config is None:
         raise InputError("--data: needed with --model_file, which does not know where its data is")
-    name = options.data or config.data
-    split = config.split if config else None
-    size = (config.image_size if config else None) or None
-    data = load_data(name, split, image_size=size)
+    name = options.data or config.data  # type: ignore[union-attr] - one of them is there
+    data = load_data(name, config.split if config else None, image_size=config.image_size if config else None)
     _check_fits(trained, data.classes, data.channels, name)
     images = data.test if len(data.test) else data.val
     scores = score(trained.model, images, num_explained=options.num_explained, dtype=getattr(torch, options.dtype))
@@ -211,6 +209,6 @@ def _version() -> str:
     from importlib.metadata import version
 
     import torch
-    from bcos_kernels import build_report
+    from bcos_core.functional import kernel_report
 
-    return f"bcos-vision {version('bcos-vision')}, torch {torch.__version__}\nkernels: {build_report()}"
+    return f"bcos-vision {version('bcos-vision')}, torch {torch.__version__}\nkernels: {kernel_report()}"

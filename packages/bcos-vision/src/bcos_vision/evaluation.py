@@ -9,7 +9,7 @@ from bcos_core import explain
 from jaxtyping import Float, Int
 from rich.progress import track
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
@@ -30,13 +30,17 @@ def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"])
     return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
 
 
-def classification_metrics(num_classes: int) -> dict[str, Metric]:
+def classification_metrics(num_classes: int, *, prefix: str = "") -> MetricCollection:
     """Accuracy, and precision and recall averaged over classes (a class never predicted counts as 0)."""
-    return {
-        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-        "precision": MulticlassPrecision(num_classes, average="macro"),
-        "recall": MulticlassRecall(num_classes, average="macro"),
-    }
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "precision": MulticlassPrecision(num_classes, average="macro"),
+            "recall": MulticlassRecall(num_classes, average="macro"),
+        },
+        prefix=prefix,
+        compute_groups=False,  # each keeps its own state: Lightning resets them one by one
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def evaluate(
         True
     """
     model = model.to(device=device, dtype=dtype).eval()
-    metrics = {name: metric.to(device) for name, metric in classification_metrics(model.num_classes).items()}
+    metrics = classification_metrics(model.num_classes).to(device)
     confusion = MulticlassConfusionMatrix(model.num_classes).to(device)
     loss, worst, explained = 0.0, 0.0, 0
     predictions, probabilities = [], []
@@ -90,8 +94,8 @@ def evaluate(
         x, y = to_unit_range(batch.to(device), dtype), labels.to(device)
         with torch.no_grad():
             logits = model(x)
-        for metric in (*metrics.values(), confusion):
-            metric.update(logits, y)
+        metrics.update(logits, y)
+        confusion.update(logits, y)
         loss += float(classification_loss(logits, y)) * len(y)
         best = logits.max(1)
         predictions.append(best.indices.cpu())
@@ -99,7 +103,7 @@ def evaluate(
         if (few := x[: num_explained - explained]).numel():
             worst = max(worst, float(explain(model, few).completeness_error.max()))
             explained += len(few)
-    scores = {name: float(metric.compute()) for name, metric in metrics.items()}
+    scores = {name: float(value) for name, value in metrics.compute().items()}
     return Evaluation(
         metrics={**scores, "loss": loss / len(images), "completeness_error": worst},
         confusion=confusion.compute().cpu(),

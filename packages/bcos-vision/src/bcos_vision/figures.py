@@ -98,7 +98,7 @@ def draw_explanation(
     axes[0].set_title(f"pixels {total:+.2f}, constants {rest:+.2f}: logit {logit:+.2f}", fontsize=10)
     probabilities = explanation.logits[0].sigmoid()
     top = probabilities.topk(min(5, len(classes)))
-    names = [classes[i] for i in top.indices]
+    names = [classes[i] for i in top.indices.tolist()]
     colour = [_RIGHT if i == explanation.target[0] else "#8c959f" for i in top.indices]
     axes[1].barh(range(len(names))[::-1], top.values.tolist(), color=colour)
     axes[1].set_yticks(range(len(names))[::-1], names)
@@ -151,7 +151,7 @@ def _draw_blocks(figure: object, columns: int, panels: int, blocks: list[_Block]
     for k, (x, labels, classes, predicted, of_truth, i) in enumerate(blocks):
         row, first = axes[k // columns], k % columns * panels
         cells = list(row[first : first + panels])
-        truth, answer = classes[labels[i]], classes[predicted.target[i]]
+        truth, answer = classes[int(labels[i])], classes[int(predicted.target[i])]
         _show_image(cells.pop(0), x[i], truth if of_truth is None else f"is {truth}", None)
         probability = float(predicted.logits[i, predicted.target[i]].sigmoid())
         pairs = [(predicted, f"{answer} ({probability:.0%})", _RIGHT if of_truth is None else _WRONG)]

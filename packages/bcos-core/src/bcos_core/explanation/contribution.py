@@ -90,7 +90,8 @@ def explain(
     if not isinstance(x, Tensor) or x.dim() < 2 or not x.is_floating_point():
         got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"x: expected a floating-point batch of shape (N, ...), got {got}")
-    model = model._modules.get("_orig_mod", model)  # of torch.compile
+    if (original := model._modules.get("_orig_mod")) is not None:  # of torch.compile
+        model = original
     # an inference tensor cannot enter a graph: leave inference mode, if on, and copy
     with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), explanation_mode(model), _uncompiled():
         x = x.detach().clone()

@@ -202,7 +202,9 @@ def find_run(run_id: str) -> RunRecord:
         children = {r.info.run_id: r for r in recent if "mlflow.parentRunId" in r.data.tags}
         if re.fullmatch("[0-9a-f]{32}", run_id) and run_id not in children:
             with contextlib.suppress(Exception):  # an old one, or none: said below
-                children[run_id] = client.get_run(run_id)
+                old = client.get_run(run_id)
+                if "mlflow.parentRunId" in old.data.tags:  # an arm cannot be resumed
+                    children[run_id] = old
     found = [r for i, r in children.items() if i == run_id or (len(run_id) >= 4 and i.startswith(run_id))]
     if len(found) != 1:
         near = difflib.get_close_matches(run_id, children, n=1, cutoff=0.8)

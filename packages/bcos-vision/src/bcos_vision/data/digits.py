@@ -14,17 +14,19 @@ def load_digits(split: SplitConfig) -> ImageData:
     """The digits, split and stratified."""
     from sklearn.datasets import load_digits as load
 
-    found = load()
-    pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)  # they come as whole numbers from 0 to 16
-    images = ArrayImages(torch.from_numpy(pixels)[:, None], torch.from_numpy(found.target).long())
-    parts = stratified_split(found.target, test=split.test, val=split.val, seed=split.seed)
+    features, labels = load(return_X_y=True)
+    # they come as rows of whole numbers from 0 to 16
+    pixels = np.rint(np.asarray(features) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    classes = np.asarray(labels)
+    images = ArrayImages(torch.from_numpy(pixels), torch.from_numpy(classes).long())
+    parts = stratified_split(classes.tolist(), test=split.test, val=split.val, seed=split.seed)
     return ImageData(
         name="digits",
-        classes=tuple(str(name) for name in found.target_names),
+        classes=tuple(str(digit) for digit in range(10)),
         channels=1,
         size=(8, 8),
         train=images.subset(parts.train),
         val=images.subset(parts.val),
         test=images.subset(parts.test),
-        fingerprint=fingerprint(pixels.tobytes(), found.target.tobytes()),
+        fingerprint=fingerprint(pixels.tobytes(), classes.tobytes()),
     )

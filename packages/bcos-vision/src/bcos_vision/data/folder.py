@@ -7,6 +7,7 @@ split by shares.
 
 import pathlib
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -106,7 +107,7 @@ def _check_same_classes(root: pathlib.Path, train: tuple[str, ...], name: str, o
             raise InputError(f'{lacking}: no class folder "{min(names)}", which {holder} has')
 
 
-def _open(parts: list[_Found], image_size: int | None) -> tuple[list[Images], int, tuple[int, int]]:
+def _open(parts: list[_Found], image_size: int | None) -> tuple[Sequence[Images], int, tuple[int, int]]:
     """Read the headers of all parts, settle on one size, and decode where memory allows."""
     paths = [path for part in parts for path in part.paths]
     with ThreadPoolExecutor() as pool:

@@ -18,7 +18,8 @@ Batch = tuple[Tensor, Tensor]
 class Images(Protocol):
     """A set of labelled images; indexing with a list of indices gives a batch."""
 
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
 
@@ -119,7 +120,7 @@ def read_image(path: pathlib.Path, channels: int, size: tuple[int, int] | None =
         raise InputError(f"{path}: not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: a damaged image ({error})") from None
-    if size is not None and image.size != size[::-1]:
-        image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
+    if size is not None and image.size != (size[1], size[0]):
+        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     array = np.array(image, dtype=np.uint8)
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1).contiguous()

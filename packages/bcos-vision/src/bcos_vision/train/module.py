@@ -1,14 +1,11 @@
 """The training step: encoded images, one-hot targets, binary cross-entropy."""
 
-from typing import Any
-
 import lightning
 import torch
 from bcos_core.run.seed import derive_seed, seed_everything
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.aggregation import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MetricCollection
 
 from bcos_vision.config import TrainConfig
 from bcos_vision.data import to_unit_range
@@ -26,11 +23,8 @@ class ClassifierTraining(lightning.LightningModule):
         self.model = model
         self.config = config
         self._steps_per_epoch = steps_per_epoch
-        self.train_metrics = torch.nn.ModuleDict({"loss": MeanMetric(), "accuracy": self._accuracy()})
-        self.val_metrics = torch.nn.ModuleDict({"loss": MeanMetric(), **classification_metrics(model.num_classes)})
-
-    def _accuracy(self) -> Metric:
-        return MulticlassAccuracy(self.model.num_classes, average="micro")
+        self.train_metrics = classification_metrics(model.num_classes, prefix="train/")
+        self.val_metrics = classification_metrics(model.num_classes, prefix="val/")
 
     def on_train_epoch_start(self) -> None:
         self.trainer.train_dataloader.sampler.start_epoch(self.current_epoch)  # type: ignore[union-attr]
@@ -42,23 +36,20 @@ class ClassifierTraining(lightning.LightningModule):
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "augment", self.current_epoch, index))
         logits = self.model(to_unit_range(augment(images, self.config.augment, generator)))
         loss = classification_loss(logits, labels)
-        self._update(self.train_metrics, "train", loss, logits, labels)
+        self._log("train", self.train_metrics, loss, logits, labels)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
         images, labels = batch
         logits = self.model(to_unit_range(images))
-        self._update(self.val_metrics, "val", classification_loss(logits, labels), logits, labels)
+        self._log("val", self.val_metrics, classification_loss(logits, labels), logits, labels)
 
-    def _update(self, metrics: torch.nn.ModuleDict, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        for name, metric in metrics.items():
-            if name == "loss":
-                metric.update(loss.detach(), weight=len(labels))
-            else:
-                metric.update(logits.detach(), labels)
-            self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
+    def _log(self, stage: str, metrics: MetricCollection, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        metrics.update(logits.detach(), labels)
+        self.log(f"{stage}/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log_dict(metrics, on_step=False, on_epoch=True)  # type: ignore[arg-type] - each by its prefixed name
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.config.optim
         optimiser = torch.optim.AdamW(self.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         warmup = round(options.warmup_epochs * self._steps_per_epoch)

@@ -38,7 +38,14 @@ class TrainingProgress(lightning.Callback):
         total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
         self._task = self._bar.add_task(self._epoch(trainer), total=total, completed=trainer.global_step, metrics="")
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, description=self._epoch(trainer))
         elif time.monotonic() - self._last_line > 6 * _SECONDS_BETWEEN_LINES:  # an epoch of minutes
