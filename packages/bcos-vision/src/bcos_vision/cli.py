@@ -58,7 +58,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--num_explained", type=int, default=500, help="images whose completeness is checked")
     parser.add_argument("--out", type=str, default=None, help="folder for confusion.png and metrics.json")
     options = parser.parse_args(list(argv))
-    trained, source, config = _load(options)
+    trained, home, config = _load(options)
 
     import torch
     from bcos_core.run.config import save_values
@@ -74,7 +74,7 @@ def evaluate(argv: Sequence[str]) -> None:
     _check_fits(trained, data.classes, data.channels, name)
     images = data.test if len(data.test) else data.val
     scores = score(trained.model, images, num_explained=options.num_explained, dtype=getattr(torch, options.dtype))
-    out = pathlib.Path(options.out) if options.out else source.parent
+    out = pathlib.Path(options.out) if options.out else home / "evaluation"
     out.mkdir(parents=True, exist_ok=True)
     draw_confusion(scores.confusion, data.classes, out / "confusion.png", title=f"{name}, {len(images)} images")
     save_values(scores.metrics, out / "metrics.json")
@@ -144,21 +144,21 @@ def _add_model_options(parser: CommandParser) -> None:
 
 
 def _load(options: object) -> "tuple[TrainedClassifier, pathlib.Path, TrainConfig | None]":
-    """The model that the options name, its file, and the configuration of its run."""
+    """The model that the options name, the folder where it lives, and the configuration of its run."""
     run, file = options.run, options.model_file  # type: ignore[attr-defined]
     if (run is None) == (file is None):
         raise InputError("give one of --run RUN_ID and --model_file FILE")
     from .models import TrainedClassifier
 
     if file is not None:
-        return TrainedClassifier.load(pathlib.Path(file)), pathlib.Path(file), None
+        return TrainedClassifier.load(pathlib.Path(file)), pathlib.Path(file).parent, None
     from bcos_core.run import config as configuration
-    from bcos_core.run.tracking import fetch_artifact, find_run
+    from bcos_core.run.tracking import fetch_artifact, find_run, run_folder
 
     run_id = find_run(run).id
     path = fetch_artifact(run_id, "model/model.safetensors")
     config = configuration.from_dict(TrainConfig, configuration.load_dict(fetch_artifact(run_id, "config.json")))
-    return TrainedClassifier.load(path), path, config
+    return TrainedClassifier.load(path), run_folder(run_id), config
 
 
 def _check_fits(trained: "TrainedClassifier", classes: tuple[str, ...], channels: int, data: str) -> None:

@@ -1,13 +1,11 @@
 """Scores of a trained classifier on images it has not seen, and how exactly its explanations add up."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from bcos_core import explain
 from jaxtyping import Float, Int
-from rich.progress import track
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -19,6 +17,7 @@ from torchmetrics.classification import (
 
 from .data import Images, make_loader, to_unit_range
 from .models import ImageClassifier
+from .progress import track
 
 
 def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
@@ -90,7 +89,7 @@ def evaluate(
     confusion = MulticlassConfusionMatrix(model.num_classes).to(device)
     loss, worst, explained = 0.0, 0.0, 0
     predictions, probabilities = [], []
-    for batch, labels in _shown(make_loader(images, batch_size), "scoring", len(images) > 5000):
+    for batch, labels in track(make_loader(images, batch_size), "scoring", -(-len(images) // batch_size)):
         x, y = to_unit_range(batch.to(device), dtype), labels.to(device)
         with torch.no_grad():
             logits = model(x)
@@ -111,7 +110,3 @@ def evaluate(
         probabilities=torch.cat(probabilities),
         num_explained=explained,
     )
-
-
-def _shown(batches: Iterable, text: str, show: bool) -> Iterable:
-    return track(batches, text, transient=True) if show else batches

@@ -64,7 +64,7 @@ def draw_test_explanations(
             color=_WRONG,
         )
         _draw_blocks(parts[1], 2, per_wrong, [(x, labels, classes, predicted, of_truth, int(i)) for i in wrong])
-    _caption(figure, _has_colours(model))
+    _caption(figure, predicted.weights.shape[1])
     figure.savefig(path, dpi=130)
 
 
@@ -106,7 +106,7 @@ def draw_explanation(
     axes[1].set_title("probability (sigmoid of the logit)", fontsize=10)
     axes[1].spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    _caption(figure, colours)
+    _caption(figure, explanation.weights.shape[1])
     figure.savefig(path, dpi=130)
 
 
@@ -195,14 +195,13 @@ def _finish(axes: Axes, title: str, colour: str | None) -> None:
     axes.set_title(title, fontsize=9, color=colour or "black", pad=3)
 
 
-def _caption(figure: Figure, colours: bool) -> None:
-    text = (
-        "Heat map: red speaks for the class, blue against it; "
-        "the pixels' sum and the network's constants are the logit."
-    )
-    if colours:
-        text = "Colour: what the network looks for there, opaque where it found it.  " + text
-    figure.supxlabel(text, fontsize=8, color="#57606a")
+def _caption(figure: Figure, encoded_channels: int) -> None:
+    colours = {
+        2: "White and black: ink and gap that speak for the class, faint on the blue ground where there is little.",
+        6: "Colour: what the network looks for there, opaque where it speaks for the class.",
+    }
+    heat = "Heat map: red speaks for the class, blue against it; the sum over pixels plus constants is the logit."
+    figure.supxlabel("   ".join(filter(None, (colours.get(encoded_channels), heat))), fontsize=8, color="#57606a")
 
 
 def _has_colours(model: ImageClassifier) -> bool:

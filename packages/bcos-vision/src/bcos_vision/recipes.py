@@ -15,10 +15,10 @@ def digits() -> TrainConfig:
     return TrainConfig(
         data="digits",
         model="resnet20",
-        epochs=20,
+        epochs=18,
         batch_size=64,
         augment=AugmentConfig(shift=1),
-        optim=OptimConfig(lr=3e-3, warmup_epochs=1),
+        optim=OptimConfig(lr=5e-3, warmup_epochs=1),
     )
 
 

@@ -238,6 +238,7 @@ def _client(*, must_exist: bool = False) -> "MlflowClient":
         _check_sqlite(pathlib.Path(uri.removeprefix("sqlite:///")), must_exist)
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a tool for private data does not call home
     import mlflow
 

@@ -16,10 +16,10 @@ from bcos_core.run.config import fingerprint
 from bcos_core.run.error import InputError
 from bcos_core.run.split import stratified_split
 from PIL import Image, UnidentifiedImageError
-from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from bcos_vision.config import SplitConfig
+from bcos_vision.progress import track
 
 from .images import ArrayImages, FileImages, ImageData, Images, read_image
 
@@ -111,7 +111,7 @@ def _open(parts: list[_Found], image_size: int | None) -> tuple[Sequence[Images]
     """Read the headers of all parts, settle on one size, and decode where memory allows."""
     paths = [path for part in parts for path in part.paths]
     with ThreadPoolExecutor() as pool:
-        headers = list(track(pool.map(_header, paths), "reading headers", len(paths), transient=True))
+        headers = list(track(pool.map(_header, paths), "reading headers", len(paths)))
         channels = 1 if all(mode in ("1", "L") for mode, _ in headers) else 3
         if image_size is None:
             size = headers[0][1]
@@ -128,7 +128,7 @@ def _open(parts: list[_Found], image_size: int | None) -> tuple[Sequence[Images]
             files = zip(parts, labels, strict=True)
             return [FileImages(part.paths, own, channels, size) for part, own in files], channels, size
         decode = pool.map(lambda path: read_image(path, channels, size), paths)
-        decoded = torch.stack(list(track(decode, "decoding images", len(paths), transient=True)))
+        decoded = torch.stack(list(track(decode, "decoding images", len(paths))))
     arrays = decoded.split([len(part.paths) for part in parts])
     return [ArrayImages(array, own) for array, own in zip(arrays, labels, strict=True)], channels, size
 

@@ -6,6 +6,7 @@ from bcos_core.run.seed import derive_seed, seed_everything
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vision.config import TrainConfig
 from bcos_vision.data import to_unit_range
@@ -23,7 +24,9 @@ class ClassifierTraining(lightning.LightningModule):
         self.model = model
         self.config = config
         self._steps_per_epoch = steps_per_epoch
-        self.train_metrics = classification_metrics(model.num_classes, prefix="train/")
+        self.train_metrics = MetricCollection(
+            {"accuracy": MulticlassAccuracy(model.num_classes, average="micro")}, prefix="train/"
+        )
         self.val_metrics = classification_metrics(model.num_classes, prefix="val/")
 
     def on_train_epoch_start(self) -> None:
@@ -51,7 +54,7 @@ class ClassifierTraining(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.config.optim
-        optimiser = torch.optim.AdamW(self.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        optimiser = torch.optim.AdamW(self.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
         warmup = round(options.warmup_epochs * self._steps_per_epoch)
         total = self.config.epochs * self._steps_per_epoch
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, total - warmup))
