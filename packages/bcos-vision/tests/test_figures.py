@@ -35,7 +35,8 @@ def test_right_and_wrong_predictions_are_both_shown(tmp_path, drawn, options, pa
     labels = guess.clone()
     labels[4:] = 1 - labels[4:]
     figures.draw_test_explanations(model, images, labels, ("no", "yes"), tmp_path / "e.png", title="a title")
-    assert Image.open(tmp_path / "e.png").width > 800
+    with Image.open(tmp_path / "e.png") as picture:
+        assert picture.width > 800
     assert len(drawn) == 4 * panels + 2 * (2 * panels - 1)
     heat = [(a, o) for a, o, _ in drawn if o.get("cmap") == "RdBu_r"]
     expected = bcos_core.explain(model, images / 255).contribution_map[0]

@@ -16,6 +16,7 @@ from bcos_core.run.tracking import find_run, project_root
 from bcos_vision.config import AugmentConfig, OptimConfig, TrainConfig
 from bcos_vision.models import TrainedClassifier
 from bcos_vision.train import fit, resume
+from bcos_vision.train.module import ClassifierTraining
 from bcos_vision.train.run import choose_examples
 from mlflow import MlflowClient
 
@@ -171,3 +172,20 @@ def test_plain_variants_go_through_too(project, config, variant):
     assert result.evaluation.metrics["completeness_error"] <= 1e-5
     mean, _ = result.classifier.model.encoding.mean.flatten(), None
     assert ((mean > 0) & (mean < 1)).all()
+
+
+def test_the_kept_model_is_that_of_the_last_or_the_best_epoch(project, config, monkeypatch):
+    def weights(path):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        return {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
+
+    def worse_each_epoch(self, batch, _index):
+        self.log("val/loss", float(self.current_epoch), batch_size=len(batch[1]))
+
+    monkeypatch.setattr(ClassifierTraining, "validation_step", worse_each_epoch)
+    for keep, other in (("last", "best"), ("best", "last")):
+        result = fit(dataclasses.replace(config, keep=keep, epochs=2))
+        own = result.classifier.model.state_dict()
+        kept, left = (weights(result.folder / f"{name}.ckpt") for name in (keep, other))
+        assert all(torch.equal(own[name], kept[name]) for name in own)
+        assert not all(torch.equal(own[name], left[name]) for name in own)

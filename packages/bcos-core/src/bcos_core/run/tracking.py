@@ -7,6 +7,7 @@ started there; ``MLFLOW_TRACKING_URI`` names another.
 
 import contextlib
 import difflib
+import getpass
 import logging
 import os
 import pathlib
@@ -15,6 +16,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -174,6 +176,8 @@ class TrackedRun:
 
         It stays what it is, a safetensors file: MLflow's own flavours would pickle it.
         """
+        from mlflow.entities import LoggedModelOutput
+
         self.log_artifact(path, "model")
         run = self._client.get_run(self.id)
         model = self._client.create_logged_model(
@@ -187,6 +191,7 @@ class TrackedRun:
             shutil.copy(path, folder)
             self._client.log_model_artifacts(model.model_id, folder)
         self._client.finalize_logged_model(model.model_id, "READY")
+        self._client.log_outputs(self.id, models=[LoggedModelOutput(model.model_id, step=0)])
 
 
 def find_run(run_id: str) -> RunRecord:
@@ -297,8 +302,10 @@ def _experiment(client: "MlflowClient", name: str) -> str:
         return found.experiment_id
     # a SQLite store would put artifacts under whatever folder the command was started in
     local = tracking_uri().startswith("sqlite:")
-    location = (project_root() / "mlartifacts" / name.replace("/", "-")).as_uri() if local else None
-    return client.create_experiment(name, artifact_location=location)
+    folder = re.sub(r"[^\w.-]+", "-", name)
+    location = (project_root() / "mlartifacts" / folder).as_uri() if local else None
+    # the kind chooses the pages that MLflow shows: runs, curves and models, not prompts and traces
+    return client.create_experiment(name, location, tags={"mlflow.experimentKind": "custom_model_development"})
 
 
 def _arm_parent(client: "MlflowClient", experiment_id: str, arm: str) -> str:
@@ -313,7 +320,13 @@ def _circumstances() -> dict[str, str]:
     """Tags that say with what a run was made."""
     packages = ("torch", "numpy", "lightning", "mlflow", "bcos-core", "bcos-kernels")
     versions = {f"version.{name}": version for name in packages if (version := _version(name))}
-    tags = {"version.python": platform.python_version(), **versions}
+    tags = {
+        "version.python": platform.python_version(),
+        **versions,
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": pathlib.Path(sys.argv[0]).name,
+        "mlflow.source.type": "LOCAL",
+    }
     if commit := _git("rev-parse", "HEAD"):
         dirty = "+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
         tags["git_commit"] = tags["mlflow.source.git.commit"] = commit + dirty

@@ -49,7 +49,8 @@ class FitResult:
 def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
     """Train, evaluate and explain a classifier, tracked in MLflow.
 
-    The model kept is the one of the epoch with the lowest validation loss, or of the last epoch without validation.
+    By default the last epoch's model is kept: the learning rate ends at zero there, and choosing an epoch by the loss
+    of a small validation set adds noise (``config.keep``).
     The same configuration on the same CPU and versions repeats bit for bit.
 
     Args:
@@ -173,7 +174,7 @@ def _train(
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt(f"go on with: bcos-vision train --resume {run.id}") from None
         seconds = time.monotonic() - began
-        kept = pathlib.Path(best.best_model_path or best.last_model_path)
+        kept = pathlib.Path(best.best_model_path if config.keep == "best" else best.last_model_path)
         weights = WholeCheckpoints().load_checkpoint(kept, map_location="cpu")["state_dict"]
         model.load_state_dict({n.removeprefix("model."): v for n, v in weights.items() if n.startswith("model.")})
         classifier = TrainedClassifier(model, data.classes, data.size, config.data_name)
