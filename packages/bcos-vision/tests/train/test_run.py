@@ -105,6 +105,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(project, config, epoch):
     assert done.returncode == -signal.SIGKILL, done.stderr
     (folder,) = (project / "runs").iterdir()
     assert (folder / "last.ckpt").exists() == (epoch > 0)
+    if epoch:  # the last epoch that was finished, whether or not it was the best
+        assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == epoch - 1
     resumed = resume(folder.name)
     assert resumed.run_id == folder.name
     assert find_run(folder.name).status == "FINISHED"

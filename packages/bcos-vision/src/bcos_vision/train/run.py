@@ -146,14 +146,11 @@ def _train(
     train_loader = make_loader(data.train, config.batch_size, seed=config.seed, num_workers=config.num_workers)
     val_loader = make_loader(data.val, max(256, config.batch_size), num_workers=config.num_workers)
     training = ClassifierTraining(model, config, len(train_loader))
-    best = ModelCheckpoint(
-        dirpath=run.folder,
-        filename=pathlib.Path(BEST).stem,
-        monitor="val/loss" if len(data.val) else None,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    # two callbacks: save_last would write the last state only in epochs that are the best so far
+    states = {"dirpath": run.folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(filename=pathlib.Path(BEST).stem, monitor="val/loss", **states)
+    last = ModelCheckpoint(filename=pathlib.Path(LAST).stem, **states)
+    checkpoints = [best, last] if len(data.val) else [last]
     with run, _quiet_lightning():
         trainer = lightning.Trainer(
             accelerator={"cuda": "gpu"}.get(config.device, config.device),
@@ -164,7 +161,7 @@ def _train(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             plugins=[WholeCheckpoints()],
-            callbacks=[_MetricsToRun(run), best, TrainingProgress(console)],
+            callbacks=[_MetricsToRun(run), *checkpoints, TrainingProgress(console)],
         )
         first_epoch = 0 if state is None else int(WholeCheckpoints().load_checkpoint(state)["epoch"]) + 1
         train_loader.sampler.start_epoch(first_epoch)  # type: ignore[attr-defined] - before Lightning's first iterator
@@ -174,7 +171,7 @@ def _train(
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt(f"go on with: bcos-vision train --resume {run.id}") from None
         seconds = time.monotonic() - began
-        kept = pathlib.Path(best.best_model_path if config.keep == "best" else best.last_model_path)
+        kept = run.folder / (BEST if config.keep == "best" else LAST)
         weights = WholeCheckpoints().load_checkpoint(kept, map_location="cpu")["state_dict"]
         model.load_state_dict({n.removeprefix("model."): v for n, v in weights.items() if n.startswith("model.")})
         classifier = TrainedClassifier(model, data.classes, data.size, config.data_name)
