@@ -78,6 +78,7 @@ def evaluate(
         device: Where to compute.
 
     Example:
+        >>> import bcos_vision
         >>> from bcos_vision.data import load_data
         >>> model = bcos_vision.create_model("resnet20", num_classes=10, in_channels=1)
         >>> scores = evaluate(model, load_data("digits").test.subset(range(8)))

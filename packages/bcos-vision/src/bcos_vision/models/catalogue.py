@@ -102,6 +102,7 @@ def create_model(
         ValueError: If a number is out of range.
 
     Example:
+        >>> import torch
         >>> model = create_model("resnet20", num_classes=10)
         >>> model(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 10])
