@@ -15,6 +15,9 @@ Batch = tuple[Tensor, Tensor]
 """Images, uint8, (N, C, H, W), and labels, int64, (N,)."""
 
 
+Indices = Sequence[int] | np.ndarray
+
+
 class Images(Protocol):
     """A set of labelled images; indexing with a list of indices gives a batch."""
 
@@ -23,9 +26,9 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch: ...
+    def __getitem__(self, indices: Indices) -> Batch: ...
 
-    def subset(self, indices: np.ndarray) -> "Images":
+    def subset(self, indices: Indices) -> "Images":
         """The images at these indices, in this order."""
         ...
 
@@ -40,12 +43,12 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
+    def __getitem__(self, indices: Indices) -> Batch:
         index = torch.as_tensor(indices, dtype=torch.long)
         return self.images[index], self.labels[index]
 
-    def subset(self, indices: np.ndarray) -> "ArrayImages":
-        return ArrayImages(*self[indices.tolist()])
+    def subset(self, indices: Indices) -> "ArrayImages":
+        return ArrayImages(*self[indices])
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,14 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch:
+    def __getitem__(self, indices: Indices) -> Batch:
         arrays = [read_image(self.paths[i], self.channels, self.size) for i in indices]
         return torch.stack(arrays), self.labels[torch.as_tensor(indices, dtype=torch.long)]
 
-    def subset(self, indices: np.ndarray) -> "FileImages":
-        return FileImages(tuple(self.paths[i] for i in indices), self.labels[indices], self.channels, self.size)
+    def subset(self, indices: Indices) -> "FileImages":
+        return FileImages(
+            tuple(self.paths[i] for i in indices), self.labels[torch.as_tensor(indices)], self.channels, self.size
+        )
 
 
 @dataclass(frozen=True)
