@@ -58,6 +58,7 @@ def mistake(capsys):
         (("train", "--split.test", "1"), "--split.test: expected a share in [0, 1), got 1.0"),
         (("train", "--config", "nowhere.yaml"), "--config: File does not exist"),
         (("train", "--resume", "0123", "--epochs", "3"), "--resume takes the run's own configuration"),
+        (("train", "--resume", ""), 'run "": no such run'),
         (("evaluate",), "give one of --run RUN_ID and --model_file FILE"),
         (("explain", "picture.png"), "give one of --run RUN_ID and --model_file FILE"),
         (("explain", "--run", "0123abcd"), "images"),
@@ -161,6 +162,17 @@ def test_train_evaluate_explain(project, image_folder, capsys, mistake):
     (project / "text.png").write_text("no image")
     assert "text.png: not an image" in mistake("explain", "--run", run_id, "picture.png", "text.png", "--out", "none")
     assert not (project / "none").exists()
+    (project / "other").mkdir()
+    shutil.copy(picture, project / "other" / "picture.jpg")
+    assert "two images would both be written to" in mistake(
+        "explain", "--run", run_id, "picture.png", "other/picture.jpg"
+    )
+    assert "text.png: cannot write there" in mistake(
+        "explain", "--run", run_id, "picture.png", "--out", "text.png/x.png"
+    )
+    assert "text.png: cannot write there" in mistake("evaluate", "--run", run_id, "--out", "text.png")
+    run("evaluate", "--run", run_id, "--data", f"folder:{image_folder / 'train'}", "--out", "whole")
+    assert ": 60 images" in capsys.readouterr().out  # all of it, not the share a training would hold out
     assert 'unknown class "wasp"' in mistake("explain", "--run", run_id, "picture.png", "--target", "wasp")
     assert "digits has 10 classes" in mistake("evaluate", "--run", run_id, "--data", "digits")
     assert "no readable safetensors" in mistake("evaluate", "--model_file", "picture.png", "--data", "digits")

@@ -1,3 +1,4 @@
+import bcos_core
 import numpy as np
 import pytest
 import torch
@@ -37,3 +38,26 @@ def test_float64_shows_that_the_error_is_rounding():
     model = create_model("resnet20", num_classes=10, in_channels=1)
     test = load_data("digits").test.subset(np.arange(20))
     assert evaluate(model, test, dtype=torch.float64).metrics["completeness_error"] <= 1e-12
+
+
+def test_images_of_every_class_are_explained(monkeypatch):
+    images = load_data("digits").test
+    order = torch.argsort(images.labels, stable=True)  # as a folder has them
+    seen = []
+
+    def counting(model, x, *args):
+        seen.append(x)
+        return bcos_core.explain(model, x, *args)
+
+    monkeypatch.setattr("bcos_vision.evaluation.explain", counting)
+    scores = evaluate(create_model("resnet20", num_classes=10, in_channels=1), images.subset(order), num_explained=50)
+    assert scores.num_explained == 50
+    known = {i.numpy().tobytes(): int(y) for i, y in zip(images.images.float() / 255, images.labels, strict=True)}
+    assert {known[x.contiguous().numpy().tobytes()] for x in torch.cat(seen)} == set(range(10))
+
+
+def test_a_diverged_network_is_not_called_complete():
+    model = create_model("resnet20", num_classes=10, in_channels=1)
+    torch.nn.init.constant_(model.network.conv1.weight, float("nan"))
+    scores = evaluate(model, load_data("digits").test.subset(np.arange(4)))
+    assert np.isnan(scores.metrics["completeness_error"])

@@ -433,3 +433,18 @@ def test_to_rgba_of_a_plain_network_says_what_to_do():
     found = explain(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), x)
     with pytest.raises(ValueError, match="For a plain network draw the contribution map instead"):
         found.to_rgba()
+
+
+def test_products_are_exact_inside_and_as_before_outside():
+    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [b.fp32_precision for b in backends]
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, x):
+            seen.append([b.fp32_precision for b in backends])
+            return x.flatten(1)
+
+    explain(Watching(), torch.rand(2, 3))
+    assert seen == [["ieee", "ieee"]]
+    assert [b.fp32_precision for b in backends] == before

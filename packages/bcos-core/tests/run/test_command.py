@@ -56,21 +56,17 @@ def fail(capsys, call, *arguments):
 
 class TestParser:
     def test_defaults(self, parser):
-        config, namespace = parse_config(parser, Config, [])
+        config = parse_config(parser, Config, [])
         assert config == Config()
-        assert namespace.preset is None
 
     def test_dotted_options(self, parser):
-        config, namespace = parse_config(
-            parser, Config, ["small", "--epochs", "5", "--optim.lr=1e-3", "--variant", "baseline"]
-        )
+        config = parse_config(parser, Config, ["small", "--epochs", "5", "--optim.lr=1e-3", "--variant", "baseline"])
         assert config == Config(5, "baseline", Optim(1e-3))
-        assert namespace.preset == "small"
 
     def test_config_file(self, parser, tmp_path):
         path = tmp_path / "config.yaml"
         path.write_text("epochs: 9\noptim:\n  lr: 0.5\n")
-        config, _ = parse_config(parser, Config, ["--config", str(path), "--epochs", "4"])
+        config = parse_config(parser, Config, ["--config", str(path), "--epochs", "4"])
         assert config == Config(4, "bcos", Optim(0.5))
 
     def test_print_config(self, parser, capsys):

@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from bcos_core.run.command import CommandParser, parse_config, run_command
 from bcos_core.run.config import flatten
 from bcos_core.run.error import InputError
 
-from .config import TrainConfig
+from .config import SplitConfig, TrainConfig
 from .recipes import RECIPES, recipe_for
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def train(argv: Sequence[str]) -> None:
     # the preset sets the defaults that --print_config and --help show, so it has to be known first
     plain = [a for a in argv if not a.startswith("--print_config") and a not in ("-h", "--help")]
     first = parser.parse_args(plain)
-    if first.resume:
+    if first.resume is not None:
         if len(argv) > 2 or (len(argv) == 2 and argv[0] != "--resume"):
             parser.error("--resume takes the run's own configuration; give no other option with it")
         from .train import resume
@@ -44,7 +45,7 @@ def train(argv: Sequence[str]) -> None:
         return _print_result(resume(first.resume))
     recipe = RECIPES[first.preset or recipe_for(first.data)]()
     parser.set_defaults(flatten(recipe))
-    config, _ = parse_config(parser, TrainConfig, argv)
+    config = parse_config(parser, TrainConfig, argv)
     from .train import fit
 
     return _print_result(fit(config))
@@ -67,15 +68,18 @@ def evaluate(argv: Sequence[str]) -> None:
     from .evaluation import evaluate as score
     from .figures import draw_confusion
 
-    if options.data is None and config is None:
+    out = _writable_folder(pathlib.Path(options.out) if options.out else home / "evaluation")
+    if config is not None and options.data in (None, config.data):
+        name, split, side = config.data, config.split, config.image_size
+    elif options.data is not None:  # data of its own: score all of it, at the model's size
+        name, split = options.data, SplitConfig(test=0, val=0)
+        side = trained.image_size[0] if trained.image_size[0] == trained.image_size[1] else None
+    else:
         raise InputError("--data: needed with --model_file, which does not know where its data is")
-    name = options.data or config.data  # type: ignore[union-attr] - one of them is there
-    data = load_data(name, config.split if config else None, image_size=config.image_size if config else None)
+    data = load_data(name, split, image_size=side)
     _check_fits(trained, data.classes, data.channels, name)
-    images = data.test if len(data.test) else data.val
+    images = next(part for part in (data.test, data.val, data.train) if len(part))
     scores = score(trained.model, images, num_explained=options.num_explained, dtype=getattr(torch, options.dtype))
-    out = pathlib.Path(options.out) if options.out else home / "evaluation"
-    out.mkdir(parents=True, exist_ok=True)
     draw_confusion(scores.confusion, data.classes, out / "confusion.png", title=f"{name}, {len(images)} images")
     save_values(scores.metrics, out / "metrics.json")
     print(f"{name}: {len(images)} images, {options.dtype}")
@@ -175,10 +179,22 @@ def _outputs(paths: list[pathlib.Path], out: str | None) -> list[pathlib.Path]:
     if out is not None and out.lower().endswith(".png"):
         if len(paths) > 1:
             raise InputError(f"--out: expected a folder for {len(paths)} images, got {out}")
-        return [pathlib.Path(out)]
-    folder = pathlib.Path(out) if out else pathlib.Path.cwd()
-    folder.mkdir(parents=True, exist_ok=True)
-    return [folder / f"{path.stem}-explained.png" for path in paths]
+        return [_writable_folder(pathlib.Path(out).parent) / pathlib.Path(out).name]
+    folder = _writable_folder(pathlib.Path(out) if out else pathlib.Path.cwd())
+    outputs = [folder / f"{path.stem}-explained.png" for path in paths]
+    if twice := [o for o in outputs if outputs.count(o) > 1]:
+        raise InputError(f"two images would both be written to {twice[0]}; explain them one at a time, with --out")
+    return outputs
+
+
+def _writable_folder(folder: pathlib.Path) -> pathlib.Path:
+    """Make a folder for results, or say why not, before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror})") from None
 
 
 def _print_result(result: object) -> None:
@@ -187,16 +203,17 @@ def _print_result(result: object) -> None:
     assert isinstance(result, FitResult)
     scores = result.evaluation.metrics
     print(
-        f"test accuracy {scores['accuracy']:.2%}, precision {scores['precision']:.2%}, recall {scores['recall']:.2%}, "
-        f"loss {scores['loss']:.4f}; trained in {result.seconds:.1f} s ({result.images_per_second:.0f} images/s)"
+        f"{result.stage} accuracy {scores['accuracy']:.2%}, precision {scores['precision']:.2%}, "
+        f"recall {scores['recall']:.2%}, loss {scores['loss']:.4f}; "
+        f"trained in {result.seconds:.1f} s ({result.images_per_second:.0f} images/s)"
     )
     print(
         f"contributions add up to the logit: largest error {scores['completeness_error']:.1e} "
-        f"over {result.evaluation.num_explained} explained test images"
+        f"over {result.evaluation.num_explained} explained {result.stage} images"
     )
     print(f"explanations: {_short(result.folder / 'explanations.png')}")
     print(f"run id: {result.run_id}")
-    print(f"next: mlflow ui; bcos-vision explain --run {result.run_id[:8]} picture.png")
+    print(f"next: uv run mlflow ui; uv run bcos-vision explain --run {result.run_id[:8]} picture.png")
 
 
 def _short(path: pathlib.Path) -> pathlib.Path:

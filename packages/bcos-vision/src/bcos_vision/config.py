@@ -95,8 +95,6 @@ class TrainConfig:
                 raise ValueError(f"--{name}: expected at least 0, got {getattr(self, name)}")
         if self.image_size is not None and self.image_size < 4:
             raise ValueError(f"--image_size: expected at least 4, got {self.image_size}")
-        if self.keep == "best" and self.split.val == 0:
-            raise ValueError("--keep best: needs a validation set, and --split.val is 0")
         if self.variant != "bcos" and (self.b != 2 or self.max_out != 1):
             raise ValueError(f'--b, --max_out: they belong to variant "bcos", not "{self.variant}"')
         for name, share in (("test", self.split.test), ("val", self.split.val)):

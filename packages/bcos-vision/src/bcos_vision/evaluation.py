@@ -47,13 +47,11 @@ class Evaluation:
     """Scores on a set of images."""
 
     metrics: dict[str, float]
-    """accuracy, precision and recall (averaged over classes), loss, completeness_error (the largest seen)."""
+    """accuracy, precision and recall (averaged over classes), loss, completeness_error (the largest; NaN if one is)."""
     confusion: Tensor
     """Counts, shape (K, K): row is the true class, column the predicted one."""
     predictions: Tensor
     """Predicted class of each image, in the order of the set."""
-    probabilities: Tensor
-    """Sigmoid of each image's predicted logit."""
     num_explained: int
     """Images whose explanation was checked for completeness."""
 
@@ -67,7 +65,7 @@ def evaluate(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Evaluation:
-    """Score a classifier on every image of a set, and explain the first ``num_explained`` of them.
+    """Score a classifier on every image of a set, and explain ``num_explained`` of them, evenly spread.
 
     Args:
         model: The classifier; moved to ``device`` and ``dtype``, and left in evaluation mode.
@@ -88,8 +86,8 @@ def evaluate(
     model = model.to(device=device, dtype=dtype).eval()
     metrics = classification_metrics(model.num_classes).to(device)
     confusion = MulticlassConfusionMatrix(model.num_classes).to(device)
-    loss, worst, explained = 0.0, 0.0, 0
-    predictions, probabilities = [], []
+    loss = 0.0
+    predictions = []
     for batch, labels in track(make_loader(images, batch_size), "scoring", -(-len(images) // batch_size)):
         x, y = to_unit_range(batch.to(device), dtype), labels.to(device)
         with torch.no_grad():
@@ -97,17 +95,17 @@ def evaluate(
         metrics.update(logits, y)
         confusion.update(logits, y)
         loss += float(classification_loss(logits, y)) * len(y)
-        best = logits.max(1)
-        predictions.append(best.indices.cpu())
-        probabilities.append(best.values.sigmoid().cpu())
-        if (few := x[: num_explained - explained]).numel():
-            worst = max(worst, float(explain(model, few).completeness_error.max()))
-            explained += len(few)
+        predictions.append(logits.argmax(1).cpu())
+    # folders are sorted by class: the first images would be of one class alone
+    chosen = torch.linspace(0, len(images) - 1, min(num_explained, len(images))).round().long().tolist()
+    errors = [torch.zeros(0, dtype=dtype)]
+    for batch, _ in track(make_loader(images.subset(chosen), batch_size), "explaining", -(-len(chosen) // batch_size)):
+        errors.append(explain(model, to_unit_range(batch.to(device), dtype)).completeness_error.cpu())
+    error = torch.cat(errors)
     scores = {name: float(value) for name, value in metrics.compute().items()}
     return Evaluation(
-        metrics={**scores, "loss": loss / len(images), "completeness_error": worst},
+        metrics={**scores, "loss": loss / len(images), "completeness_error": float(error.max()) if len(error) else 0.0},
         confusion=confusion.compute().cpu(),
         predictions=torch.cat(predictions),
-        probabilities=torch.cat(probabilities),
-        num_explained=explained,
+        num_explained=len(error),
     )

@@ -36,7 +36,7 @@ def test_statistics_are_numpys():
     mean, std = data.statistics()
     pixels = data.train[range(len(data.train))][0].numpy() / 255
     assert mean == pytest.approx([pixels.mean()], rel=1e-9)
-    assert std == pytest.approx([pixels.std(ddof=1)], rel=1e-9)
+    assert std == pytest.approx([pixels.std()], rel=1e-9)
 
 
 def test_train_and_val_folders(image_folder):
@@ -105,6 +105,14 @@ def test_bad_folders_say_what_is_wrong(tmp_path, writer):
     assert "007.png: a damaged image" in message("torn")
     torn.write_text("no image")
     assert "007.png: not an image" in message("torn")
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(torn)
+    assert "007.png: more than 8 bits a channel (mode I;16); convert it to 8 bits" in message("torn")
+    writer(tmp_path / "capital" / "Train", {"a": 3, "b": 3})
+    writer(tmp_path / "capital" / "Test", {"a": 3, "b": 3})
+    assert "folders instead of images; parts of a set are called train, val and test" in message("capital")
+    writer(tmp_path / "valid" / "train", {"a": 3, "b": 3})
+    (tmp_path / "valid" / "valid").mkdir()
+    assert "valid: what is this?" in message("valid")
     writer(tmp_path / "uneven" / "train", {"a": 10, "b": 10})
     writer(tmp_path / "uneven" / "val", {"a": 3, "c": 3})
     assert 'no class folder "b"' in message("uneven")
@@ -116,3 +124,12 @@ def test_bad_folders_say_what_is_wrong(tmp_path, writer):
 def test_unknown_data_names_the_nearest(name):
     with pytest.raises(InputError, match=f'unknown data "{name}".*digits, folder:PATH'):
         load_data(name)
+
+
+def test_statistics_are_of_all_classes(tmp_path, writer):
+    writer(tmp_path, {"a": 30, "b": 30})
+    data = load_data(f"folder:{tmp_path}", SplitConfig(test=0, val=0))
+    few, _ = data.statistics(most=20)  # the folder is sorted by class
+    pixels = data.train[range(0, 60, 1)][0].double() / 255
+    assert few == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=0.03)
+    assert few != pytest.approx((data.train[range(20)][0].double() / 255).mean((0, 2, 3)).tolist(), abs=1e-3)

@@ -12,13 +12,14 @@ import textwrap
 import pytest
 import torch
 from bcos_core.run.error import InputError
-from bcos_core.run.tracking import find_run, project_root
-from bcos_vision.config import AugmentConfig, OptimConfig, TrainConfig
+from bcos_core.run.tracking import TrackedRun, find_run, project_root
+from bcos_vision.config import AugmentConfig, OptimConfig, SplitConfig, TrainConfig
 from bcos_vision.models import TrainedClassifier
 from bcos_vision.train import fit, resume
 from bcos_vision.train.module import ClassifierTraining
 from bcos_vision.train.run import choose_examples
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 
 @pytest.fixture
@@ -163,9 +164,9 @@ def test_resume_refuses_what_it_cannot_continue(project, config, image_folder, w
 
 
 def test_examples_are_right_ones_by_class_then_wrong_ones():
-    labels = torch.tensor([0, 0, 0, 1, 1, 2])
-    predictions = torch.tensor([0, 0, 1, 1, 1, 0])
-    assert choose_examples(predictions, labels, num_right=3, num_wrong=1).tolist() == [0, 3, 1, 2]
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    predictions = torch.tensor([0, 0, 1, 1, 1, 1, 0])
+    assert choose_examples(predictions, labels, num_right=3, num_wrong=2).tolist() == [0, 4, 1, 2, 6]
 
 
 @pytest.mark.parametrize("variant", ["baseline", "standard"])
@@ -191,3 +192,60 @@ def test_the_kept_model_is_that_of_the_last_or_the_best_epoch(project, config, m
         kept, left = (weights(result.folder / f"{name}.ckpt") for name in (keep, other))
         assert all(torch.equal(own[name], kept[name]) for name in own)
         assert not all(torch.equal(own[name], left[name]) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": SplitConfig(test=0, val=0), "data": "digits"}, "--split.test and --split.val are both 0"),
+        ({"split": SplitConfig(val=0), "keep": "best"}, "--keep best: needs a validation set"),
+    ],
+)
+def test_nothing_is_begun_that_cannot_end(project, config, changes, message):
+    with pytest.raises(InputError, match=message):
+        fit(dataclasses.replace(config, **changes))
+    assert not (project / "runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(project, config):
+    with pytest.raises(InputError, match="--device cuda: torch sees no GPU here"):
+        fit(dataclasses.replace(config, device="cuda"))
+    assert not (project / "runs").exists()
+
+
+def test_a_store_that_breaks_in_mid_run_is_one_line(project, config, monkeypatch):
+    log_batch = MlflowClient.log_batch
+
+    def full(self, run_id, metrics=(), **options):
+        if any(m.key == "train/loss" and m.step == 2 for m in metrics):
+            raise MlflowException("database or disk is full")
+        return log_batch(self, run_id, metrics=metrics, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", full)
+    with pytest.raises(InputError, match=r"MLflow store .*: database or disk is full"):
+        fit(config)
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    (folder,) = (project / "runs").iterdir()
+    assert find_run(folder.name).status == "FAILED"
+    assert resume(folder.name).run_id == folder.name
+
+
+def test_a_run_at_work_is_not_resumed(project, config):
+    run = TrackedRun.create("vision/x", arm="x", config=config, seed=0, tags={})
+    with pytest.raises(InputError, match=f"run {run.id} is at work in another process"):
+        TrackedRun.resume(run.id)
+    (run.folder / ".last.ckpt.123.part").touch()
+    with run:
+        pass
+    with TrackedRun.resume(run.id) as again:
+        assert not list(again.folder.glob(".*.part"))
+
+
+def test_data_is_found_again_from_another_folder(project, config, monkeypatch, image_folder):
+    monkeypatch.chdir(image_folder.parent)
+    (image_folder.parent / "uv.lock").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
+    result = fit(dataclasses.replace(config, data="folder:stripes", epochs=1))
+    assert json.loads((result.folder / "config.json").read_text())["data"] == f"folder:{image_folder}"

@@ -93,7 +93,7 @@ def explain(
     if (original := model._modules.get("_orig_mod")) is not None:  # of torch.compile
         model = original
     # an inference tensor cannot enter a graph: leave inference mode, if on, and copy
-    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), explanation_mode(model), _uncompiled():
+    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), _exactly(), explanation_mode(model):
         x = x.detach().clone()
         encodes = isinstance(model, EncodingModel)
         inputs = (model.encode(x) if encodes else x).detach().requires_grad_()
@@ -149,6 +149,21 @@ def _target_index(target: int | Sequence[int] | Tensor | None, logits: Tensor) -
 
 def _describe(output: object) -> str:
     return f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+
+
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """Full float32 products on a GPU (TF32 keeps 10 bits: completeness would be 1e-3), and no compiled code."""
+    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    found = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with _uncompiled():
+            yield
+    finally:
+        for backend, precision in zip(backends, found, strict=True):
+            backend.fp32_precision = precision
 
 
 def _uncompiled() -> AbstractContextManager[object]:

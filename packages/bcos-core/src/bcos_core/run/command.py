@@ -48,8 +48,8 @@ class CommandParser(ArgumentParser):
         return line.replace("Expected a ", "expected a ").replace(". Got value: ", ", got ")
 
 
-def parse_config(parser: CommandParser, kind: type[T], argv: Sequence[str]) -> tuple[T, Any]:
-    """Parse the arguments of a parser to which ``kind``'s fields were added; returns the config and the namespace.
+def parse_config(parser: CommandParser, kind: type[T], argv: Sequence[str]) -> T:
+    """Parse the arguments of a parser to which ``kind``'s fields were added.
 
     Raises:
         SystemExit: With code 2 after one line, on bad input.
@@ -58,7 +58,7 @@ def parse_config(parser: CommandParser, kind: type[T], argv: Sequence[str]) -> t
     values = parser.instantiate(namespace)
     names = kind.__dataclass_fields__  # type: ignore[attr-defined]
     try:
-        return kind(**{name: values[name] for name in names}), namespace
+        return kind(**{name: values[name] for name in names})
     except ValueError as error:
         parser.error(str(error))
 

@@ -7,6 +7,7 @@ started there; ``MLFLOW_TRACKING_URI`` names another.
 
 import contextlib
 import difflib
+import fcntl
 import getpass
 import logging
 import os
@@ -83,7 +84,18 @@ class TrackedRun:
         self._resumed = resumed
         self.id = run_id
         self.folder = run_folder(run_id)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot write there ({error.strerror})") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
+        except OSError:
+            os.close(self._lock)
+            raise InputError(f"run {run_id} is at work in another process") from None
+        for unfinished in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
+            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def create(
@@ -118,14 +130,18 @@ class TrackedRun:
             own = {"arm": arm, "seed": str(seed), "fold": str(fold), **_circumstances(), **(tags or {})}
             own["mlflow.parentRunId"] = _arm_parent(client, experiment_id, arm)
             run = client.create_run(experiment_id, run_name=f"{arm} seed {seed} fold {fold}", tags=own)
-            opened = cls(client, run.info.run_id, resumed=False)
-            from mlflow.entities import Param
+            try:
+                opened = cls(client, run.info.run_id, resumed=False)
+                from mlflow.entities import Param
 
-            entries = [Param(name, str(value)) for name, value in parameters.items()]
-            for start in range(0, len(entries), _MAX_BATCH):
-                client.log_batch(opened.id, params=entries[start : start + _MAX_BATCH])
-        configuration.save_config(config, opened.folder / "config.json")
-        opened.log_artifact(opened.folder / "config.json")
+                entries = [Param(name, str(value)) for name, value in parameters.items()]
+                for start in range(0, len(entries), _MAX_BATCH):
+                    client.log_batch(opened.id, params=entries[start : start + _MAX_BATCH])
+                configuration.save_config(config, opened.folder / "config.json")
+                opened.log_artifact(opened.folder / "config.json")
+            except BaseException:
+                client.delete_run(run.info.run_id)  # nothing half made
+                raise
         return opened
 
     @classmethod
@@ -138,8 +154,9 @@ class TrackedRun:
         record = find_run(run_id)
         with _store_errors():
             client = _client()
+            opened = cls(client, record.id, resumed=True)
             client.update_run(record.id, status="RUNNING")
-        return cls(client, record.id, resumed=True)
+        return opened
 
     def __enter__(self) -> "TrackedRun":
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -158,18 +175,27 @@ class TrackedRun:
     ) -> None:
         self._monitor.finish()
         status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
-        self._client.set_terminated(self.id, status)
+        try:
+            with _store_errors():
+                self._client.set_terminated(self.id, status)
+        except InputError:
+            if kind is None:  # else what went wrong first is what the user has to know
+                raise
+        finally:
+            os.close(self._lock)
 
     def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Log values at an epoch, names as "val/accuracy"."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(self.id, metrics=[Metric(name, float(v), now, epoch) for name, v in metrics.items()])
+        with _store_errors():
+            self._client.log_batch(self.id, metrics=[Metric(name, float(v), now, epoch) for name, v in metrics.items()])
 
     def log_artifact(self, path: pathlib.Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts."""
-        self._client.log_artifact(self.id, str(path), folder)
+        with _store_errors():
+            self._client.log_artifact(self.id, str(path), folder)
 
     def log_model(self, path: pathlib.Path, name: str, params: Mapping[str, Any]) -> None:
         """Register a model file as the run's model, and keep it among the run's artifacts as ``model/``.
@@ -179,19 +205,20 @@ class TrackedRun:
         from mlflow.entities import LoggedModelOutput
 
         self.log_artifact(path, "model")
-        run = self._client.get_run(self.id)
-        model = self._client.create_logged_model(
-            run.info.experiment_id,
-            name=name,
-            source_run_id=self.id,
-            params={k: str(v) for k, v in params.items()},
-            model_type="bcos",
-        )
-        with tempfile.TemporaryDirectory() as folder:  # MLflow logs models as folders
-            shutil.copy(path, folder)
-            self._client.log_model_artifacts(model.model_id, folder)
-        self._client.finalize_logged_model(model.model_id, "READY")
-        self._client.log_outputs(self.id, models=[LoggedModelOutput(model.model_id, step=0)])
+        with _store_errors():
+            run = self._client.get_run(self.id)
+            model = self._client.create_logged_model(
+                run.info.experiment_id,
+                name=name,
+                source_run_id=self.id,
+                params={k: str(v) for k, v in params.items()},
+                model_type="bcos",
+            )
+            with tempfile.TemporaryDirectory() as folder:  # MLflow logs models as folders
+                shutil.copy(path, folder)
+                self._client.log_model_artifacts(model.model_id, folder)
+            self._client.finalize_logged_model(model.model_id, "READY")
+            self._client.log_outputs(self.id, models=[LoggedModelOutput(model.model_id, step=0)])
 
 
 def find_run(run_id: str) -> RunRecord:
@@ -233,7 +260,7 @@ def fetch_artifact(run_id: str, path: str) -> pathlib.Path:
         client = _client(must_exist=True)
         folder, _, name = path.rpartition("/")
         if name not in {pathlib.PurePosixPath(a.path).name for a in client.list_artifacts(run_id, folder or None)}:
-            raise InputError(f"run {run_id} has no {path}: it did not finish (bcos-vision train --resume {run_id})")
+            raise InputError(f"run {run_id} has no {path}: it did not finish; resume it")
         return pathlib.Path(client.download_artifacts(run_id, path))
 
 
@@ -255,7 +282,7 @@ def _client(*, must_exist: bool = False) -> "MlflowClient":
 def _check_sqlite(path: pathlib.Path, must_exist: bool) -> None:
     """Say at once what MLflow would say after many retries."""
     if must_exist and not path.exists():
-        raise InputError(f"no MLflow store at {path}: there is no run yet (bcos-vision train makes one)")
+        raise InputError(f"no MLflow store at {path}: there is no run yet")
     if not path.parent.is_dir():
         raise InputError(f"MLflow store {path}: its folder does not exist")
     is_new = not path.exists()
@@ -309,9 +336,11 @@ def _experiment(client: "MlflowClient", name: str) -> str:
 
 
 def _arm_parent(client: "MlflowClient", experiment_id: str, arm: str) -> str:
-    for run in client.search_runs([experiment_id], f"tags.arm = '{arm}' and tags.role = 'arm'", max_results=1):
+    # by fingerprint: a filter cannot hold every name that a folder can have
+    mark = configuration.fingerprint(arm)
+    for run in client.search_runs([experiment_id], f"tags.is_arm = '{mark}'", max_results=1):
         return run.info.run_id
-    parent = client.create_run(experiment_id, run_name=arm, tags={"arm": arm, "role": "arm"})
+    parent = client.create_run(experiment_id, run_name=arm, tags={"arm": arm, "is_arm": mark})
     client.set_terminated(parent.info.run_id)
     return parent.info.run_id
 
@@ -323,10 +352,11 @@ def _circumstances() -> dict[str, str]:
     tags = {
         "version.python": platform.python_version(),
         **versions,
-        "mlflow.user": getpass.getuser(),
         "mlflow.source.name": pathlib.Path(sys.argv[0]).name,
         "mlflow.source.type": "LOCAL",
     }
+    with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
     if commit := _git("rev-parse", "HEAD"):
         dirty = "+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
         tags["git_commit"] = tags["mlflow.source.git.commit"] = commit + dirty

@@ -1,5 +1,7 @@
 """Data by name: ``digits``, ``folder:PATH``."""
 
+import pathlib
+
 from bcos_core.run.error import unknown_name
 
 from bcos_vision.config import SplitConfig
@@ -12,11 +14,18 @@ __all__ = [
     "FileImages",
     "ImageData",
     "Images",
+    "absolute",
     "load_data",
     "make_loader",
     "read_image",
     "to_unit_range",
 ]
+
+
+def absolute(name: str) -> str:
+    """The name of a data set with its path, if it has one, made absolute: a run may be resumed from another folder."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}:{pathlib.Path(path).expanduser().resolve()}" if colon and path else name
 
 
 def load_data(name: str, split: SplitConfig | None = None, *, image_size: int | None = None) -> ImageData:

@@ -21,7 +21,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_datas
 from bcos_vision.config import SplitConfig
 from bcos_vision.progress import track
 
-from .images import ArrayImages, FileImages, ImageData, Images, read_image
+from .images import ArrayImages, FileImages, ImageData, Images, check_depth, read_image
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of decoded images up to which a set is held in memory."""
@@ -58,6 +58,9 @@ def load_folder(path: str, split: SplitConfig, image_size: int | None = None) ->
         train, val, test = (images[0].subset(i) for i in (parts.train, parts.val, parts.test))
     else:
         names = [name for name in ("val", "test") if (root / name).is_dir()]
+        for other in ("valid", "validation", "dev", "eval", "testing"):
+            if (root / other).is_dir():
+                raise InputError(f"{root / other}: what is this? Parts of a set are called train, val and test")
         found = _find(root / "train")
         others = [_find(root / name) for name in names]
         for name, other in zip(names, others, strict=True):
@@ -92,6 +95,12 @@ def _find(folder: pathlib.Path) -> _Found:
         raise InputError(f"{folder}: no images in its class folders (known endings: {', '.join(IMG_EXTENSIONS)})")
     if empty := [name for name in classes if not counts[index[name]]]:
         raise InputError(f'{folder}: class folder "{empty[0]}" holds no images')
+    for name in classes:
+        inside = list((folder / name).iterdir())
+        if any(p.is_dir() for p in inside) and not any(p.suffix.lower() in IMG_EXTENSIONS for p in inside):
+            raise InputError(
+                f"{folder / name}: folders instead of images; parts of a set are called train, val and test"
+            )
     if len(classes) < 2:
         raise InputError(f'{folder}: only one class, "{classes[0]}"; a classifier needs two')
     paths, labels = zip(*samples, strict=True)
@@ -137,13 +146,14 @@ def _header(path: pathlib.Path) -> tuple[str, tuple[int, int]]:
     """Mode and (height, width) of an image, without decoding it."""
     try:
         with Image.open(path) as image:
-            width, height = image.size
+            mode, (width, height) = image.mode, image.size
             turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 lie on their side
-            return image.mode, (width, height) if turned else (height, width)
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: a damaged image ({error})") from None
+    check_depth(path, mode)
+    return mode, (width, height) if turned else (height, width)
 
 
 def _fingerprint(*parts: Images) -> str:

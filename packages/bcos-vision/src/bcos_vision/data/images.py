@@ -91,10 +91,27 @@ class ImageData:
     """Changes when an image or a label does."""
 
     def statistics(self, most: int = 10_000) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel over (at most the first 10,000) training images, in [0, 1]."""
-        images, _ = self.train[range(min(most, len(self.train)))]
-        values = images.double() / 255
-        return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp(min=1e-6).tolist()
+        """Mean and standard deviation of each channel in [0, 1], over training images (``most``, evenly spread)."""
+        chosen = torch.linspace(0, len(self.train) - 1, min(most, len(self.train))).round().long()
+        count, total, squares = 0, torch.zeros(self.channels).double(), torch.zeros(self.channels).double()
+        for part in chosen.split(256):
+            values = self.train[part.tolist()][0].double() / 255
+            count += values.numel() // self.channels
+            total += values.sum((0, 2, 3))
+            squares += values.square().sum((0, 2, 3))
+        mean = total / count
+        std = (squares / count - mean.square()).clamp(min=1e-12).sqrt()
+        return mean.tolist(), std.tolist()
+
+
+def check_depth(path: pathlib.Path, mode: str) -> None:
+    """Refuse images of more than 8 bits: they would be cut off at white, without a word.
+
+    Raises:
+        InputError: If the mode is a 16 or 32-bit one.
+    """
+    if mode.startswith(("I", "F")):
+        raise InputError(f"{path}: more than 8 bits a channel (mode {mode}); convert it to 8 bits")
 
 
 def to_unit_range(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -118,6 +135,7 @@ def read_image(path: pathlib.Path, channels: int, size: tuple[int, int] | None =
     """
     try:
         with Image.open(path) as image:
+            depth = image.mode
             image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -125,6 +143,7 @@ def read_image(path: pathlib.Path, channels: int, size: tuple[int, int] | None =
         raise InputError(f"{path}: not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: a damaged image ({error})") from None
+    check_depth(path, depth)
     if size is not None and image.size != (size[1], size[0]):
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     array = np.array(image, dtype=np.uint8)

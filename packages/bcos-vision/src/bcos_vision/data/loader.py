@@ -52,4 +52,5 @@ def make_loader(images: Images, batch_size: int, *, seed: int | None = None, num
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # else each iterator takes a number from the global one, at a resume one earlier
     )

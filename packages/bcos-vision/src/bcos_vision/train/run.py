@@ -1,5 +1,6 @@
 """One training run, from configuration to explained, tracked result."""
 
+import dataclasses
 import logging
 import pathlib
 import time
@@ -19,7 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from bcos_vision.config import TrainConfig
-from bcos_vision.data import ImageData, load_data, make_loader
+from bcos_vision.data import ImageData, absolute, load_data, make_loader
 from bcos_vision.evaluation import Evaluation, evaluate
 from bcos_vision.figures import draw_confusion, draw_test_explanations
 from bcos_vision.models import ImageClassifier, TrainedClassifier, create_model
@@ -36,6 +37,8 @@ class FitResult:
     """What a training run leaves behind."""
 
     run_id: str
+    stage: str
+    """What was scored: "test", or "val" where nothing was held out for a test."""
     evaluation: Evaluation
     classifier: TrainedClassifier
     folder: pathlib.Path
@@ -60,7 +63,8 @@ def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
     Raises:
         InputError: If the data, the model or the store cannot be used, or the disk is full; see the message.
     """
-    data = load_data(config.data, config.split, image_size=config.image_size)
+    config = dataclasses.replace(config, data=absolute(config.data))
+    data = _load(config)
     seed_everything(derive_seed(config.seed, "weights"))
     model = _build(config, data)
     run = TrackedRun.create(
@@ -68,7 +72,7 @@ def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
         arm=config.arm,
         config=config,
         seed=config.seed,
-        tags={"data_fingerprint": data.fingerprint},
+        tags={"data_fingerprint": data.fingerprint, "device": _device(config)},
     )
     return _train(run, config, data, model, None, console or Console(stderr=True))
 
@@ -92,7 +96,7 @@ def resume(run_id: str, *, console: Console | None = None) -> FitResult:
     config = configuration.from_dict(
         TrainConfig, configuration.load_dict(stored if stored.exists() else fetch_artifact(record.id, "config.json"))
     )
-    data = load_data(config.data, config.split, image_size=config.image_size)
+    data = _load(config)
     if data.fingerprint != record.tags.get("data_fingerprint"):
         raise InputError(f"run {record.id}: the data {config.data} has changed since it began; start a new run")
     seed_everything(derive_seed(config.seed, "weights"))
@@ -106,6 +110,23 @@ def resume(run_id: str, *, console: Console | None = None) -> FitResult:
         state if state.exists() else None,
         console or Console(stderr=True),
     )
+
+
+def _load(config: TrainConfig) -> ImageData:
+    """The run's data, and what has to be right before a run is opened for it."""
+    _device(config)
+    data = load_data(config.data, config.split, image_size=config.image_size)
+    if not len(data.val) + len(data.test):
+        raise InputError("--split.test and --split.val are both 0: nothing is left to score")
+    if config.keep == "best" and not len(data.val):
+        raise InputError("--keep best: needs a validation set, and there is none (--split.val)")
+    return data
+
+
+def _device(config: TrainConfig) -> str:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; --device auto takes what there is")
+    return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
@@ -153,7 +174,7 @@ def _train(
     checkpoints = [best, last] if len(data.val) else [last]
     with run, _quiet_lightning():
         trainer = lightning.Trainer(
-            accelerator={"cuda": "gpu"}.get(config.device, config.device),
+            accelerator=_device(config),
             devices=1,
             max_epochs=config.epochs,
             logger=False,
@@ -177,7 +198,8 @@ def _train(
         classifier = TrainedClassifier(model, data.classes, data.size, config.data_name)
         evaluation = _conclude(run, config, data, classifier)
     done = config.epochs - first_epoch
-    return FitResult(run.id, evaluation, classifier, run.folder, seconds, done * len(data.train) / seconds)
+    stage = "test" if len(data.test) else "val"
+    return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, done * len(data.train) / seconds)
 
 
 def _conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier: TrainedClassifier) -> Evaluation:
@@ -185,12 +207,11 @@ def _conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier:
     model = classifier.model
     classifier.save(run.folder / MODEL)
     scored, stage = (data.test, "test") if len(data.test) else (data.val, "val")
-    device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
-    evaluation = evaluate(model, scored, num_explained=config.num_explained, device=device)
+    evaluation = evaluate(model, scored, num_explained=config.num_explained, device=_device(config))
     run.log_metrics({f"{stage}/{name}": value for name, value in evaluation.metrics.items()}, config.epochs)
     shown = choose_examples(evaluation.predictions, scored.labels)
     images, labels = scored[shown.tolist()]
-    accuracy = f"{config.arm}: test accuracy {evaluation.metrics['accuracy']:.2%}"
+    accuracy = f"{config.arm}: {stage} accuracy {evaluation.metrics['accuracy']:.2%}"
     draw_test_explanations(model, images, labels, data.classes, run.folder / "explanations.png", title=accuracy)
     draw_confusion(evaluation.confusion, data.classes, run.folder / "confusion.png", title=accuracy)
     for name in ("explanations.png", "confusion.png"):
@@ -201,22 +222,26 @@ def _conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier:
 
 
 def choose_examples(predictions: Tensor, labels: Tensor, *, num_right: int = 12, num_wrong: int = 4) -> Tensor:
-    """Indices of images to show: the first right ones, class by class, then the first wrong ones.
+    """Indices of images to show: right ones, a class at a time, then wrong ones likewise.
 
     Example:
         >>> choose_examples(torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 1, 1]), num_right=2)
         tensor([0, 2, 3])
     """
-    right = (predictions == labels).nonzero()[:, 0]
-    wrong = (predictions != labels).nonzero()[:, 0]
-    seen: dict[int, int] = {}
-    rank = []
-    for i in right.tolist():
-        label = int(labels[i])
-        rank.append((seen.get(label, 0), label, i))
-        seen[label] = seen.get(label, 0) + 1
-    chosen = [i for _, _, i in sorted(rank)[:num_right]]
-    return torch.tensor(chosen + wrong[:num_wrong].tolist(), dtype=torch.long)
+
+    def by_turns(indices: list[int]) -> list[int]:
+        """The first of each class, then the second of each, and so on."""
+        turns: dict[int, int] = {}
+        ranked = []
+        for i in indices:
+            label = int(labels[i])
+            ranked.append((turns.setdefault(label, 0), label, i))
+            turns[label] += 1
+        return [i for _, _, i in sorted(ranked)]
+
+    right = by_turns((predictions == labels).nonzero()[:, 0].tolist())
+    wrong = by_turns((predictions != labels).nonzero()[:, 0].tolist())
+    return torch.tensor(right[:num_right] + wrong[:num_wrong], dtype=torch.long)
 
 
 @contextmanager

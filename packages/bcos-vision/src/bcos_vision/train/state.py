@@ -18,8 +18,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         write_atomically(pathlib.Path(path), buffer.getbuffer())
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         try:
-            return torch.load(path, map_location=map_location, weights_only=True)
+            # on the CPU: the run may have been killed on a machine with a GPU
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:
             raise InputError(f"{path}: no readable training state ({str(error).splitlines()[0]})") from error
