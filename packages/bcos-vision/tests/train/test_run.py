@@ -20,6 +20,7 @@ from bcos_vision.train.module import ClassifierTraining
 from bcos_vision.train.run import choose_examples
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_a_full_disk_leaves_the_last_state_to_go_on_from(project, config, monkey
         return replace(source, target, **options)
 
     monkeypatch.setattr(os, "replace", full_after_four)
-    with pytest.raises(InputError, match=r"\.ckpt: cannot write .* MiB \(No space left on device\)"):
+    with pytest.raises(InputError, match=r"\.ckpt: cannot write .* MiB \(No space left on device\).* --resume"):
         fit(config)
     monkeypatch.undo()
     monkeypatch.chdir(project)
@@ -219,11 +220,13 @@ def test_a_store_that_breaks_in_mid_run_is_one_line(project, config, monkeypatch
 
     def full(self, run_id, metrics=(), **options):
         if any(m.key == "train/loss" and m.step == 2 for m in metrics):
-            raise MlflowException("database or disk is full")
+            raise MlflowException("a long\nstory") from OperationalError(
+                "INSERT", {}, Exception("database or disk is full")
+            )
         return log_batch(self, run_id, metrics=metrics, **options)
 
     monkeypatch.setattr(MlflowClient, "log_batch", full)
-    with pytest.raises(InputError, match=r"MLflow store .*: database or disk is full"):
+    with pytest.raises(InputError, match=r"MLflow store .*: database or disk is full -- .* --resume"):
         fit(config)
     monkeypatch.undo()
     monkeypatch.chdir(project)

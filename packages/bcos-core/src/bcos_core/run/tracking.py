@@ -86,7 +86,7 @@ class TrackedRun:
         self.folder = run_folder(run_id)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(f"{self.folder}: cannot write there ({error.strerror})") from None
         try:
@@ -276,6 +276,8 @@ def _client(*, must_exist: bool = False) -> "MlflowClient":
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # prints the traceback of an error that it raises as well, and that is reported here
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow.MlflowClient(uri)
 
 
@@ -318,9 +320,19 @@ def _store_errors() -> Iterator[None]:
         # MLflow, SQLAlchemy and requests each have their own; what they share is that the store did not answer
         names = {c.__name__ for c in type(error).__mro__}
         if names & {"MlflowException", "SQLAlchemyError", "RequestException", "OSError"}:
-            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            line = _reason(error)
             raise InputError(f"MLflow store {tracking_uri()}: {line}") from error
         raise
+
+
+def _reason(error: BaseException) -> str:
+    """The line that says why: the database's own, where there was one, or the first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if (said := getattr(cause, "orig", None)) is not None:  # SQLAlchemy's name for what the database said
+            return str(said)
+        cause = cause.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:

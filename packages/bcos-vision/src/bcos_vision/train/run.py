@@ -189,6 +189,8 @@ def _train(
         began = time.monotonic()
         try:
             trainer.fit(training, train_loader, val_loader if len(data.val) else None, ckpt_path=state)
+        except InputError as error:
+            raise InputError(f"{error} -- when that is mended: bcos-vision train --resume {run.id}") from error
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt(f"go on with: bcos-vision train --resume {run.id}") from None
         seconds = time.monotonic() - began
