@@ -27,7 +27,7 @@ class EpochBatches(Sampler[list[int]]):
     def start_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iterator has.
 
-        Not ``set_epoch``: Lightning would call that, and at a resume with an epoch that is over.
+        Not ``set_epoch``: Lightning would call that with a count of its own.
         """
         self._epoch = epoch
 
