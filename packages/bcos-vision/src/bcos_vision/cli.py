@@ -79,7 +79,13 @@ def evaluate(argv: Sequence[str]) -> None:
     data = load_data(name, split, image_size=side)
     _check_fits(trained, data.classes, data.channels, name)
     images = next(part for part in (data.test, data.val, data.train) if len(part))
-    scores = score(trained.model, images, num_explained=options.num_explained, dtype=getattr(torch, options.dtype))
+    scores = score(
+        trained.model,
+        images,
+        num_explained=options.num_explained,
+        dtype=getattr(torch, options.dtype),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
     draw_confusion(scores.confusion, data.classes, out / "confusion.png", title=f"{name}, {len(images)} images")
     save_values(scores.metrics, out / "metrics.json")
     print(f"{name}: {len(images)} images, {options.dtype}")

@@ -88,7 +88,7 @@ class ImageData:
     test: Images
     """Scored once, after training."""
     fingerprint: str
-    """Changes when an image or a label does."""
+    """Changes when an image or a label does; of images too many to hold in memory, when a name or a file size does."""
 
     def statistics(self, most: int = 10_000) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel in [0, 1], over training images (``most``, evenly spread)."""
