@@ -1,4 +1,6 @@
-"""Prints the speed table after pytest-benchmark's own statistics."""
+"""Prints the table of the quick look after pytest-benchmark's own statistics."""
+
+from statistics import geometric_mean
 
 import pytest
 
@@ -9,12 +11,18 @@ def pytest_terminal_summary(terminalreporter, config):
     rows = [b.extra_info for b in session.benchmarks if "operator_ratio" in b.extra_info] if session else []
     if not rows:
         return
+    from bcos_kernels import build_report
+
+    write = terminalreporter.write_line
     terminalreporter.section("B-cos layers against plain layers (medians)")
-    terminalreporter.write_line(f"kernels: {rows[0]['kernels']}")
-    line = "{:<32} {:<22} {:<16} {:>9} {:>9} {:>9} {:>8} {:>8}"
-    heads = ("layer", "setting", "mode", "plain ms", "formula", "operator", "formula", "operator")
-    terminalreporter.write_line(line.format(*heads))
+    write(f"{rows[0]['device']}, float32; kernels: {build_report()}")
+    line = "{:<34} {:>6} {:<16} {:>9} {:>9} {:>9} {:>8} {:>8}"
+    write(line.format("layer", "batch", "mode", "plain ms", "formula", "operator", "formula", "operator"))
     for row in rows:
         times = (f"{row[f'{name}_ms']:.2f}" for name in ("plain", "formula", "operator"))
         ratios = (f"{row[f'{name}_ratio']:.2f}x" for name in ("formula", "operator"))
-        terminalreporter.write_line(line.format(row["case"], row["setting"], row["mode"], *times, *ratios))
+        write(line.format(row["case"], row["batch"], row["mode"], *times, *ratios))
+    for mode in dict.fromkeys(row["mode"] for row in rows):
+        of_mode = [row for row in rows if row["mode"] == mode]
+        means = (f"{geometric_mean(row[f'{name}_ratio'] for row in of_mode):.2f}x" for name in ("formula", "operator"))
+        write(line.format(f"geometric mean of {len(of_mode)}", "", mode, "", "", "", *means))

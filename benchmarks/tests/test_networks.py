@@ -1,0 +1,38 @@
+import dataclasses
+
+import pytest
+import torch
+
+pytest.importorskip("bcos_vision.models")
+
+from ..cases import NETWORKS
+from ..networks import TrainingStep, measure_network, resnet50
+
+
+def test_resnet50_has_the_parameters_of_torchvisions():
+    published = pytest.importorskip("torchvision").models.resnet50()
+    expected = sum(p.numel() for name, p in published.named_parameters() if not name.endswith("bias"))
+    assert sum(p.numel() for p in resnet50("baseline", 1000).parameters()) == expected
+    stem = 3 * 64 * 7 * 7  # the encoding's three channels more
+    assert sum(p.numel() for p in resnet50("bcos", 1000).parameters()) == expected + stem
+
+
+def test_a_step_trains():
+    case = dataclasses.replace(NETWORKS[0], batch=8, size=8)
+    step = TrainingStep(case, "bcos", "cpu", "float32", copies=1)
+    before = step.loss(0).item()
+    for group in step.optimiser.param_groups:
+        group["lr"] = 0.1
+    for _ in range(5):
+        step.run(0)
+    assert step.loss(0).item() < before
+
+
+def test_rows_of_a_network():
+    case = dataclasses.replace(NETWORKS[0], batch=2, size=8)
+    torch.manual_seed(0)
+    baseline, bcos = measure_network(case, "cpu", "float32", budget=0.01)
+    assert (baseline.peer, bcos.peer, baseline.ratio) == ("baseline", "bcos", 1)
+    assert bcos.images_per_s == pytest.approx(2e3 / bcos.median_ms)
+    assert bcos.kept_mib > baseline.kept_mib > 0  # the norms, at least
+    assert bcos.peak_mib > 0
