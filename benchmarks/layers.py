@@ -12,7 +12,7 @@ from .memory import kept_bytes, peak_bytes
 from .peers import Layer, Unavailable, layer
 from .precision import DTYPES, products
 from .roofline import Ceilings, work
-from .row import Row
+from .row import Row, reason
 from .timing import Run, captured, clock, interleave, summarise
 
 MIB = 2**20
@@ -46,7 +46,7 @@ def measure_layer(
             except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
                 # where inductor has no compiler is nobody's fault
                 row.status = "skipped" if peer == "compiled" else "failed"
-                row.note = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                row.note = reason(error)
             else:
                 runs[peer] = partial(buffers.run, function, mode)
         if "plain" in runs:
@@ -89,7 +89,7 @@ def _time_graphs(rows: dict[str, Row], runs: dict[str, Run], copies: int, budget
         try:
             graphs[peer] = captured(run, copies)
         except RuntimeError as error:
-            rows[peer].note = f"no CUDA graph: {error}".splitlines()[0][:200]
+            rows[peer].note = f"no CUDA graph: {reason(error)}"
     if "plain" not in graphs:
         return
     times = interleave(graphs, clock("cuda"), budget)

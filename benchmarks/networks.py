@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .cases import NetworkCase
 from .memory import kept_bytes, peak_bytes
 from .precision import DTYPES, products
-from .row import Row
+from .row import Row, reason
 from .timing import clock, interleave, summarise
 
 VARIANTS = ("baseline", "bcos")
@@ -90,9 +90,9 @@ class TrainingStep:
             return F.cross_entropy(self.model(self.images[call % len(self.images)]), self.labels)
 
     def run(self, call: int) -> None:
-        self.optimiser.zero_grad()
         self.loss(call).backward()
         self.optimiser.step()
+        self.optimiser.zero_grad()  # last, so that a step frees all it has allocated
 
     def kept_bytes(self) -> int:
         state = [*self.model.parameters(), *self.model.buffers()]
@@ -105,13 +105,17 @@ def measure_network(case: NetworkCase, device: str, dtype: str, budget: float) -
     runs = {}
     with products(dtype):
         for variant, row in rows.items():
-            step = TrainingStep(case, variant, device, dtype)
-            step.run(0)  # makes the optimiser's state, which is no cost of a step
-            row.peak_mib = peak_bytes(partial(step.run, 1), device) / MIB
-            row.kept_mib = step.kept_bytes() / MIB
-            row.copies = len(step.images)
-            runs[variant] = step.run
-        times = interleave(runs, clock(device), budget)
+            try:
+                step = TrainingStep(case, variant, device, dtype)
+                step.run(0)  # makes the optimiser's state, which is no cost of a step
+                row.peak_mib = peak_bytes(partial(step.run, 1), device) / MIB
+                row.kept_mib = step.kept_bytes() / MIB
+                row.copies = len(step.images)
+            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+                row.status, row.note = "failed", reason(error)
+            else:
+                runs[variant] = step.run
+        times = interleave(runs, clock(device), budget) if "baseline" in runs else {}
     for variant, seconds in times.items():
         row, summary = rows[variant], summarise(seconds, times["baseline"])
         row.rounds, row.ratio = summary.rounds, summary.ratio

@@ -133,7 +133,10 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _milliseconds(row: Row) -> str:
-    return f"{row.median_ms:.3g} ({row.p10_ms:.3g}-{row.p90_ms:.3g})"
+    median, p10, p90 = (
+        f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}" for ms in (row.median_ms, row.p10_ms, row.p90_ms) if ms
+    )
+    return f"{median} ({p10}-{p90})"
 
 
 def _number(value: float | None, form: str) -> str:

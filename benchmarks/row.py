@@ -1,5 +1,6 @@
 """One line of the results: one peer on one case."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -43,3 +44,9 @@ class Row:
     error: float | None = None
     """Largest error of output and gradients against the formula in float64 (see accuracy.py)."""
     images_per_s: float | None = None
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, with the names of files but not the folders they are in on this machine."""
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    return re.sub(r"(?:/[\w.+-]+)+/", "", line)[:200]

@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="of layers; default: all")
     add("--cases", metavar="SUBSTRING", default="", help="only what has this in its name")
     add("--networks", action="store_true", help="training steps of networks instead of layers")
-    add("--budget", type=float, default=2.0, metavar="S", help="seconds of timing for a case and mode; default: 2")
+    add("--budget", type=float, metavar="S", help="seconds of timing for a case and mode; default: 2, networks 20")
     add("--threads", type=int, metavar="N", help="of the CPU; default: PyTorch's choice")
     add("--out", metavar="NAME", help="writes NAME.json and NAME.md; default: docs/results/speed-DEVICE")
     add("--list", action="store_true", help="print the names of all cases and stop")
@@ -102,6 +102,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             parser.error(f"--dtype: {options.device} has {', '.join(ON_DEVICE[options.device])}, got {dtype}")
     if not any(options.cases in name for name in known):
         parser.error(f'--cases: no name has "{options.cases}" in it; the names are {"; ".join(known)}')
+    options.budget = (20.0 if options.networks else 2.0) if options.budget is None else options.budget
     if not 0 < options.budget < math.inf:
         parser.error(f"--budget: expected seconds above 0, got {options.budget}")
     if options.threads is not None and options.threads < 1:
@@ -162,7 +163,7 @@ def _measure(jobs: Sequence[Job], console: Console) -> tuple[list[Row], bool]:
 
 def _ratios(rows: Sequence[Row]) -> str:
     reference, *others = rows
-    texts = [f"{reference.peer} {reference.median_ms:.3g} ms" if reference.median_ms else reference.status]
+    texts = [f"{reference.peer} {reference.median_ms:.4g} ms" if reference.median_ms else reference.status]
     return ", ".join(texts + [f"{r.peer} {r.ratio:.2f}x" if r.ratio else f"{r.peer} {r.status}" for r in others])
 
 

@@ -12,7 +12,13 @@ def settings():
 @pytest.mark.parametrize("precision", ON_DEVICE["cuda"])
 def test_settings_are_made_and_restored(precision):
     before = settings()
-    with pytest.raises(ZeroDivisionError), products(precision):
+    with products(precision):
         assert settings() == (precision == "tf32", precision == "tf32", True)
-        _ = 1 / 0
+    assert settings() == before
+
+
+def test_settings_are_restored_after_a_failure():
+    before = settings()
+    with pytest.raises(RuntimeError), products("tf32"):
+        torch.ones(2) @ torch.ones(3)
     assert settings() == before

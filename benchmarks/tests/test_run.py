@@ -57,14 +57,14 @@ def test_a_peer_that_breaks_is_reported_and_the_others_measured(tmp_path, monkey
     monkeypatch.setattr(run, "CASES", TINY[:1])
 
     def broken(*_args, **_options):
-        raise RuntimeError("no such kernel\nat some address")
+        raise RuntimeError("no such kernel in /home/somebody/c++/kernel.cpp:3\nat some address")
 
     monkeypatch.setattr("bcos_core.functional.bcos_conv2d", broken)
     arguments = ["--device", "cpu", "--budget", "0.02", "--mode", "forward", "--peers", "operator", "formula"]
     assert run.main([*arguments, "--out", str(tmp_path / "r")]) == 1
     rows = {r["peer"]: r for r in json.loads((tmp_path / "r.json").read_text())["rows"]}
     assert rows["operator"]["status"] == "failed"
-    assert rows["operator"]["note"] == "RuntimeError: no such kernel"
+    assert rows["operator"]["note"] == "RuntimeError: no such kernel in kernel.cpp:3"
     assert rows["formula"]["ratio"] > 0
     assert "RuntimeError: no such kernel" in capsys.readouterr().err
 
