@@ -1,6 +1,7 @@
 """How far a layer is from the formula in float64."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,35 +12,51 @@ from .formula import bcos_formula
 from .peers import Layer
 from .roofline import multiply_adds
 
-MAX_MULTIPLY_ADDS = 2e9
+MAX_MULTIPLY_ADDS = 1e9
 """Of the float64 evaluation: it takes as many of the batch's first images as fit, one at least."""
 
 
-def largest_error(case: Case, layer: Layer, buffers: Buffers, mode: str) -> float:
-    """The largest max|a - e| / max|e| over output and gradients, a computed and e in float64 from the same inputs.
+@dataclass(frozen=True)
+class Expected:
+    """The formula in float64 on the batch's first images, from the same inputs as the layer's."""
 
-    The layer computes the whole batch, as it is timed. Only the first images have an output gradient, so that the
-    weight's gradient too is that of the images evaluated in float64. With MaxOut a short float may choose another
-    winner than float64 does; its gradient then goes to another filter, and the error says so.
-    """
-    images = max(1, min(case.batch, int(MAX_MULTIPLY_ADDS / (multiply_adds(case) / case.batch))))
+    y: Tensor
+    grad: Tensor | None
+    """The whole batch's output gradient, zero beyond the first images; None for forward alone."""
+    gradients: tuple[Tensor, ...]
+    """Of those images, of the weight, and of a trainable B: the weight's is theirs alone, as ``grad`` has it."""
+
+
+def expect(case: Case, buffers: Buffers, mode: str) -> Expected:
+    images = max(1, min(case.batch, int(MAX_MULTIPLY_ADDS * case.batch / multiply_adds(case))))
     x, weight = (t.detach().double().cpu().requires_grad_() for t in (buffers.x[0][:images], buffers.weight))
-    b = buffers.b
-    inputs = [x, weight]
+    b, inputs = buffers.b, [x, weight]
     if isinstance(b, Tensor):
         b = b.detach().double().cpu().requires_grad_()
         inputs.append(b)
-    expected = bcos_formula(case, x, weight, b)
     if mode == "forward":
         with torch.no_grad():
-            return relative_error(buffers.forward(layer, 0)[:images], expected.detach())
-
+            return Expected(bcos_formula(case, x, weight, b), None, ())
     grad = buffers.grads[case.out_channels][0].clone()
     grad[images:] = 0
+    y = bcos_formula(case, x, weight, b)
+    return Expected(y.detach(), grad, torch.autograd.grad(y, inputs, grad[:images].double().cpu()))
+
+
+def largest_error(layer: Layer, buffers: Buffers, expected: Expected) -> float:
+    """The largest max|a - e| / max|e| over output and gradients, a computed and e expected.
+
+    The layer computes the whole batch, as it is timed. With MaxOut a short float may choose another winner than
+    float64 does; its gradient then goes to another filter, and the error says so.
+    """
+    images = len(expected.y)
+    if expected.grad is None:
+        with torch.no_grad():
+            return relative_error(buffers.forward(layer, 0)[:images], expected.y)
     y = buffers.forward(layer, 0)
-    grad_x, *grad_inputs = buffers.backward(y, 0, grad)
-    gradients = torch.autograd.grad(expected, inputs, grad[:images].double().cpu())
-    pairs = zip((y.detach()[:images], grad_x[:images], *grad_inputs), (expected.detach(), *gradients), strict=True)
+    grad_x, *others = buffers.backward(y, 0, expected.grad)
+    computed = (y.detach()[:images], grad_x[:images], *others)
+    pairs = zip(computed, (expected.y, *expected.gradients), strict=True)
     return max(relative_error(actual, right) for actual, right in pairs)
 
 

@@ -1,11 +1,12 @@
 """Measures one layer: all peers in turns."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 
-from .accuracy import largest_error
+from .accuracy import Expected, expect, largest_error
 from .buffers import Buffers, make_buffers
 from .cases import Case
 from .memory import kept_bytes, peak_bytes
@@ -36,14 +37,15 @@ def measure_layer(
     rows = {p: Row(case.name, kind, case.has_options, device, dtype, mode, case.batch, p) for p in peers}
     with products(dtype):
         buffers = make_buffers(case, device, DTYPES[dtype])
+        expected = expect(case, buffers, mode)
         runs = {}
         for peer, row in rows.items():
             try:
                 function = layer(case, peer)
-                _examine(row, case, function, buffers)
-            except Unavailable as reason:
-                row.status, row.note = "skipped", str(reason)
-            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+                _examine(row, function, buffers, expected)
+            except Unavailable as gap:
+                row.status, row.note = "skipped", str(gap)
+            except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
                 # where inductor has no compiler is nobody's fault
                 row.status = "skipped" if peer == "compiled" else "failed"
                 row.note = reason(error)
@@ -60,11 +62,14 @@ def measure_layer(
     return list(rows.values())
 
 
-def _examine(row: Row, case: Case, function: Layer, buffers: Buffers) -> None:
+def _examine(row: Row, function: Layer, buffers: Buffers, expected: Expected) -> None:
     """Everything but time; these calls also warm up what is timed next."""
     buffers.run(function, row.mode, 0)
     if row.peer != "plain":
-        row.error = largest_error(case, function, buffers, row.mode)
+        error = largest_error(function, buffers, expected)
+        if error == math.inf:
+            raise ArithmeticError("output or gradient is not finite")
+        row.error = error
     row.peak_mib = peak_bytes(partial(buffers.run, function, row.mode, 1), row.device) / MIB
     if row.mode == "forward+backward":
         known = [t for t in buffers.wanted if isinstance(t, torch.Tensor)]

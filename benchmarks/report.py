@@ -24,7 +24,7 @@ FAMILIES = {
 def to_json(rows: Sequence[Row], environment: Environment, ceilings: dict[str, Ceilings]) -> str:
     limits = {dtype: asdict(c) for dtype, c in ceilings.items()}
     content = {"environment": asdict(environment), "ceilings": limits, "rows": [asdict(row) for row in rows]}
-    return json.dumps(content, indent=1) + "\n"
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def to_markdown(rows: Sequence[Row], environment: Environment, ceilings: dict[str, Ceilings], command: str) -> str:
@@ -133,9 +133,8 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _milliseconds(row: Row) -> str:
-    median, p10, p90 = (
-        f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}" for ms in (row.median_ms, row.p10_ms, row.p90_ms) if ms
-    )
+    times = (row.median_ms, row.p10_ms, row.p90_ms)
+    median, p10, p90 = (_number(ms, ".0f" if ms and ms >= 100 else ".3g") for ms in times)
     return f"{median} ({p10}-{p90})"
 
 

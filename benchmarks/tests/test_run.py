@@ -1,12 +1,15 @@
 import json
+import math
 import pathlib
 
 import pytest
+import torch
 
 pytest.importorskip("rich")
 
 from .. import run
 from ..cases import Case
+from ..formula import bcos_formula
 from ..report import family_table
 from ..row import Row
 
@@ -59,13 +62,18 @@ def test_a_peer_that_breaks_is_reported_and_the_others_measured(tmp_path, monkey
     def broken(*_args, **_options):
         raise RuntimeError("no such kernel in /home/somebody/c++/kernel.cpp:3\nat some address")
 
+    def overflowing(case, x, weight, b):
+        return bcos_formula(case, x, weight, b) * (1 if x.dtype == torch.float64 else math.inf)
+
     monkeypatch.setattr("bcos_core.functional.bcos_conv2d", broken)
+    monkeypatch.setattr("benchmarks.peers.bcos_formula", overflowing)
     arguments = ["--device", "cpu", "--budget", "0.02", "--mode", "forward", "--peers", "operator", "formula"]
     assert run.main([*arguments, "--out", str(tmp_path / "r")]) == 1
     rows = {r["peer"]: r for r in json.loads((tmp_path / "r.json").read_text())["rows"]}
     assert rows["operator"]["status"] == "failed"
     assert rows["operator"]["note"] == "RuntimeError: no such kernel in kernel.cpp:3"
-    assert rows["formula"]["ratio"] > 0
+    assert rows["formula"]["note"] == "ArithmeticError: output or gradient is not finite"
+    assert rows["plain"]["ratio"] == 1
     assert "RuntimeError: no such kernel" in capsys.readouterr().err
 
 
