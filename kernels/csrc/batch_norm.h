@@ -3,8 +3,10 @@
 //   forward   mean, var of each channel over N, H, W;  y = x f + bias,  f = weight / sqrt(var + eps)
 //   backward  s = sum of grad x:  grad_weight = s / sqrt(var + eps),  grad_bias = sum of grad,
 //             grad_x = grad f + k (x - mean),  k = -weight s / (M (var + eps)^(3/2)),  M = N H W
+//             (explanation mode, `detach`: f is a constant, and k = 0)
 //
-// A device supplies Device::forward(Forward<T>) and Device::backward(Backward<T>).
+// A device supplies Device::forward(Forward<T>, like) and Device::backward(Backward<T>, like); `like` says where
+// scratch memory is to be.
 #pragma once
 
 #include <optional>
@@ -21,7 +23,7 @@ struct Shape {
   bool channels_last;
   int64_t batch, channels, pixels;
 
-  int64_t count() const { return batch * pixels; }  // M, values of one channel
+  BCOS_HOST_DEVICE int64_t count() const { return batch * pixels; }  // M, values of one channel
 };
 
 template <class T>
@@ -42,6 +44,7 @@ struct Backward {
   const T *grad, *x;
   const A *weight, *mean, *var;
   A eps;
+  bool detach;
   T* grad_x;                  // these three are null where not wanted
   A *grad_weight, *grad_bias;
 };
@@ -113,7 +116,8 @@ inline Tensor to_write(const Tensor& result, bool channels_last) {
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x_any, std::optional<Tensor> weight,
-                                           std::optional<Tensor> bias, double eps) {
+                                           std::optional<Tensor> bias, double eps,
+                                           bool /*detach: backward's business*/) {
   check_input(x_any);
   const typename Device::Guard guard(x_any);
   weight = per_channel("weight", weight, x_any), bias = per_channel("bias", bias, x_any);
@@ -125,7 +129,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x_any, std::optional<Te
     using A = computing_t<T>;
     Device::forward(Forward<T>{shape_of(x, channels_last), x.const_data_ptr<T>(), data_or_null<A>(weight),
                                data_or_null<A>(bias), static_cast<A>(eps), y.mutable_data_ptr<T>(),
-                               mean.mutable_data_ptr<A>(), var.mutable_data_ptr<A>()});
+                               mean.mutable_data_ptr<A>(), var.mutable_data_ptr<A>()},
+                    x);
   });
   return {finished(result, y), mean, var};
 }
@@ -133,8 +138,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x_any, std::optional<Te
 // What is not wanted is an empty tensor. The gradients of weight and bias come in the dtype of the statistics.
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_any, const Tensor& x_any, std::optional<Tensor> weight,
-                                            const Tensor& mean_any, const Tensor& var_any, double eps, bool need_x,
-                                            bool need_weight, bool need_bias) {
+                                            const Tensor& mean_any, const Tensor& var_any, double eps, bool detach,
+                                            bool need_x, bool need_weight, bool need_bias) {
   check_input(x_any);
   const ScalarType type = x_any.scalar_type();
   STD_TORCH_CHECK(grad_any.scalar_type() == type, "grad: expected dtype ", torch::headeronly::toString(type),
@@ -155,9 +160,10 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_any, const Tensor
     using A = computing_t<T>;
     Device::backward(Backward<T>{shape_of(x, channels_last), grad.const_data_ptr<T>(), x.const_data_ptr<T>(),
                                  data_or_null<A>(weight), mean.const_data_ptr<A>(), var.const_data_ptr<A>(),
-                                 static_cast<A>(eps), need_x ? grad_x.mutable_data_ptr<T>() : nullptr,
+                                 static_cast<A>(eps), detach, need_x ? grad_x.mutable_data_ptr<T>() : nullptr,
                                  need_weight ? grad_weight.mutable_data_ptr<A>() : nullptr,
-                                 need_bias ? grad_bias.mutable_data_ptr<A>() : nullptr});
+                                 need_bias ? grad_bias.mutable_data_ptr<A>() : nullptr},
+                     x);
   });
   return {finished(result, grad_x), grad_weight, grad_bias};
 }

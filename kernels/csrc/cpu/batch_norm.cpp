@@ -388,9 +388,10 @@ struct Cpu {
     const int64_t channels = f.shape.channels, size = blocks.table_rows * channels;
     const std::unique_ptr<A[]> table(new A[3 * size]);
     A *centres = table.get(), *firsts = centres + size, *seconds = firsts + size;
+    // backwards: the next pass begins where this one ends, in the cache
     blocks.for_each([&](int64_t begin, int64_t end) {
       std::vector<A> scratch(3 * blocks.folded());
-      for (int64_t task = begin; task < end; ++task) {
+      for (int64_t task = end - 1; task >= begin; --task) {
         const auto place = blocks.at(task);
         run<BlockStatistics>(f.x + place.first, place.block, scratch.data(), centres + place.entry,
                              firsts + place.entry, seconds + place.entry);
@@ -421,7 +422,7 @@ struct Cpu {
   }
 
   template <class T>
-  static void forward(const Forward<T>& f) {
+  static void forward(const Forward<T>& f, const Tensor&) {
     using A = computing_t<T>;
     const Blocks blocks(f.shape, sizeof(T));
     statistics(f, blocks);
@@ -430,7 +431,7 @@ struct Cpu {
       factor[c] = (f.weight ? f.weight[c] : A(1)) / std::sqrt(f.var[c] + f.eps);
     blocks.for_each([&](int64_t begin, int64_t end) {
       Repeated<A> factors(blocks, factor.data()), biases(blocks, f.bias);
-      for (int64_t task = end - 1; task >= begin; --task) {  // the last block read is the likeliest in a cache
+      for (int64_t task = begin; task < end; ++task) {
         const auto place = blocks.at(task);
         run<BlockResult>(f.x + place.first, factors.at(place), biases.at(place), place.block, f.y + place.first);
       }
@@ -438,17 +439,17 @@ struct Cpu {
   }
 
   template <class T>
-  static void backward(const Backward<T>& b) {
+  static void backward(const Backward<T>& b, const Tensor&) {
     using A = computing_t<T>;
     const Blocks blocks(b.shape, sizeof(T));
     const int64_t channels = b.shape.channels, size = blocks.table_rows * channels;
-    const bool need_products = b.grad_x || b.grad_weight;
-    if (!need_products && !b.grad_bias) return;
+    const bool need_products = (b.grad_x && !b.detach) || b.grad_weight;
     const std::unique_ptr<A[]> table(new A[2 * size]);
     A *products = need_products ? table.get() : nullptr, *grads = b.grad_bias ? table.get() + size : nullptr;
+    // backwards: the next pass begins where this one ends, in the cache
     blocks.for_each([&](int64_t begin, int64_t end) {
       std::vector<A> scratch(blocks.folded());
-      for (int64_t task = begin; task < end; ++task) {
+      for (int64_t task = end - 1; task >= begin; --task) {
         const auto place = blocks.at(task);
         run<BlockProducts>(b.grad + place.first, b.x + place.first, place.block, scratch.data(),
                            products ? products + place.entry : nullptr, grads ? grads + place.entry : nullptr);
@@ -467,21 +468,26 @@ struct Cpu {
       const std::vector<double> sums = merged(grads);
       for (int64_t c = 0; c < channels; ++c) b.grad_bias[c] = static_cast<A>(sums[c]);
     }
-    if (!need_products) return;
-    const std::vector<double> sums = merged(products);
-    std::vector<A> factor(channels), pull(channels);
+    const std::vector<double> sums = merged(products);  // empty where not needed
+    std::vector<A> factor(channels), pull(b.detach ? 0 : channels);
     for (int64_t c = 0; c < channels; ++c) {
       const double inverse = 1 / std::sqrt(static_cast<double>(b.var[c]) + static_cast<double>(b.eps));
       const double scale = (b.weight ? static_cast<double>(b.weight[c]) : 1.0) * inverse;
       if (b.grad_weight) b.grad_weight[c] = static_cast<A>(sums[c] * inverse);
       factor[c] = static_cast<A>(scale);
-      pull[c] = static_cast<A>(-scale * inverse * inverse * sums[c] / static_cast<double>(b.shape.count()));
+      if (b.grad_x && !b.detach)
+        pull[c] = static_cast<A>(-scale * inverse * inverse * sums[c] / static_cast<double>(b.shape.count()));
     }
     if (!b.grad_x) return;
     blocks.for_each([&](int64_t begin, int64_t end) {
-      Repeated<A> factors(blocks, factor.data()), pulls(blocks, pull.data()), means(blocks, b.mean);
-      for (int64_t task = end - 1; task >= begin; --task) {
+      Repeated<A> factors(blocks, factor.data()), pulls(blocks, b.detach ? nullptr : pull.data()), means(blocks, b.mean);
+      for (int64_t task = begin; task < end; ++task) {
         const auto place = blocks.at(task);
+        if (b.detach) {
+          run<BlockResult>(b.grad + place.first, factors.at(place), static_cast<const A*>(nullptr), place.block,
+                           b.grad_x + place.first);
+          continue;
+        }
         run<BlockGradient>(b.grad + place.first, b.x + place.first, factors.at(place), pulls.at(place),
                            means.at(place), place.block, b.grad_x + place.first);
       }

@@ -12,12 +12,12 @@ from .ops import _library
 from .reference import computing_dtype
 
 _library.define(
-    "batch_norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> (Tensor y, Tensor mean, Tensor var)",
+    "batch_norm(Tensor x, Tensor? weight, Tensor? bias, float eps, bool detach) -> (Tensor y, Tensor mean, Tensor var)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _library.define(
-    "batch_norm_backward(Tensor grad, Tensor x, Tensor? weight, Tensor mean, Tensor var, float eps, bool need_x,"
-    " bool need_weight, bool need_bias) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+    "batch_norm_backward(Tensor grad, Tensor x, Tensor? weight, Tensor mean, Tensor var, float eps, bool detach,"
+    " bool need_x, bool need_weight, bool need_bias) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -30,8 +30,17 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
-def twin(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator in plain PyTorch: (y, mean, var), the statistics in float32 at least."""
+def twin(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    detach: bool,  # noqa: ARG001 - part of the operator's signature
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator in plain PyTorch: (y, mean, var), the statistics in float32 at least.
+
+    ``detach`` does not change the values; it is what the operator's backward reads.
+    """
     mean, var = _statistics(x)
     factor = (var + eps).rsqrt()
     if weight is not None:
@@ -49,22 +58,26 @@ def twin_backward(
     mean: Tensor,
     var: Tensor,
     eps: float,
+    detach: bool,
     need_x: bool,
     need_weight: bool,
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients with respect to x, weight and bias; an empty tensor for what is not needed.
 
-    Differentiable, whatever the order; those of weight and bias come in the dtype of the statistics.
+    With ``detach`` the variance is a constant. Differentiable, whatever the order; those of weight and bias come in
+    the dtype of the statistics.
     """
     g, wide = grad.to(var.dtype), x.to(var.dtype)
-    inverse = (var + eps).rsqrt()
+    inverse = ((var.detach() if detach else var) + eps).rsqrt()
     factor = inverse if weight is None else inverse * weight.to(var.dtype)
     products = (g * wide).sum(_DIMS)
     grad_x, grad_weight, grad_bias = x.new_empty(0), var.new_empty(0), var.new_empty(0)
     if need_x:
-        pull = -factor * inverse.square() * products * (x.shape[1] / x.numel())
-        grad_x = g * factor.view(-1, 1, 1) + (wide - mean.view(-1, 1, 1)) * pull.view(-1, 1, 1)
+        grad_x = g * factor.view(-1, 1, 1)
+        if not detach:
+            pull = -factor * inverse.square() * products * (x.shape[1] / x.numel())
+            grad_x = grad_x + (wide - mean.view(-1, 1, 1)) * pull.view(-1, 1, 1)
         grad_x = grad_x.to(x.dtype)
     if need_weight:
         grad_weight = inverse * products
@@ -84,19 +97,19 @@ _library.impl("batch_norm_backward", _twin_backward, "CompositeExplicitAutograd"
 
 
 @torch.library.register_fake("bcos_kernels::batch_norm", lib=_library)
-def _(x, weight, bias, eps):  # noqa: ANN001, ANN202, ARG001
+def _(x, weight, bias, eps, detach):  # noqa: ANN001, ANN202, ARG001
     mean, var = (x.new_empty(x.shape[1], dtype=computing_dtype(x.dtype)) for _ in range(2))
     return torch.empty_like(x), mean, var
 
 
 @torch.library.register_fake("bcos_kernels::batch_norm_backward", lib=_library)
-def _(grad, x, weight, mean, var, eps, need_x, need_weight, need_bias):  # noqa: ANN001, ANN202, ARG001
+def _(grad, x, weight, mean, var, eps, detach, need_x, need_weight, need_bias):  # noqa: ANN001, ANN202, ARG001
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
     return grad_x, *(var.new_empty(x.shape[1] if need else 0) for need in (need_weight, need_bias))
 
 
 def _setup_context(ctx, inputs, output) -> None:  # noqa: ANN001
-    x, weight, bias, ctx.eps = inputs
+    x, weight, bias, *ctx.options = inputs
     _, mean, var = output
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.mark_non_differentiable(mean, var)
@@ -106,26 +119,31 @@ def _setup_context(ctx, inputs, output) -> None:  # noqa: ANN001
 
 def _backward(ctx, grad, _grad_mean, _grad_var):  # noqa: ANN001, ANN202
     if grad is None:
-        return None, None, None, None
+        return None, None, None, None, None
     x, weight, mean, var = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
     if torch.is_grad_enabled():  # create_graph=True: the formula itself, so that it can be differentiated again
-        found = twin_backward(grad, x, weight, *_statistics(x), ctx.eps, *needs)
+        found = twin_backward(grad, x, weight, *_statistics(x), *ctx.options, *needs)
     else:
-        found = torch.ops.bcos_kernels.batch_norm_backward(grad, x, weight, mean, var, ctx.eps, *needs)
+        found = torch.ops.bcos_kernels.batch_norm_backward(grad, x, weight, mean, var, *ctx.options, *needs)
     grad_x, grad_weight, grad_bias = (g if need else None for g, need in zip(found, needs, strict=True))
     if grad_weight is not None and weight is not None:
         grad_weight = grad_weight.to(weight.dtype)
     if grad_bias is not None and ctx.bias_dtype is not None:
         grad_bias = grad_bias.to(ctx.bias_dtype)
-    return grad_x, grad_weight, grad_bias, None
+    return grad_x, grad_weight, grad_bias, None, None
 
 
 torch.library.register_autograd("bcos_kernels::batch_norm", _backward, setup_context=_setup_context, lib=_library)
 
 
 def batch_norm(
-    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    detach: bool = False,
+    eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Batch norm without centring, by the statistics of this batch: y = weight · x / sqrt(var + eps) + bias.
 
@@ -135,6 +153,7 @@ def batch_norm(
         x: Input, shape (N, C, H, W), with at least one value for each channel.
         weight: Shape (C,), of any floating-point dtype; ones if None.
         bias: Shape (C,), likewise; zeros if None.
+        detach: Explanation mode: backward treats the variance as a constant.
         eps: Added to the variance.
 
     Returns:
@@ -162,4 +181,4 @@ def batch_norm(
             raise ValueError(f"{name}: expected floats of shape ({x.shape[1]},), got {t.dtype} of {tuple(t.shape)}")
         if t.device != x.device:
             raise ValueError(f"{name}: expected the device of x, {x.device}, got {t.device}")
-    return torch.ops.bcos_kernels.batch_norm(x, weight, bias, float(eps))
+    return torch.ops.bcos_kernels.batch_norm(x, weight, bias, float(eps), detach)
