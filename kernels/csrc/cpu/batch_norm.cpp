@@ -15,6 +15,8 @@
 
 #include "../batch_norm.h"
 
+#include <torch/headeronly/util/bit_cast.h>
+
 #if defined(__GNUC__)  // clang too
 #define BCOS_INLINE __attribute__((always_inline)) inline
 #else
@@ -24,6 +26,8 @@
 namespace bcos {
 namespace batch_norm {
 namespace {
+using c10::bit_cast;
+using torch::headeronly::Half;
 
 // ---- Loops over one block: Body::run, inlined into a function for each instruction set ----
 
@@ -32,6 +36,42 @@ struct Block {
   int64_t rows, width, fold;
   int64_t folded() const { return width * fold; }
 };
+
+// c10 converts bfloat16 in a way that vectorises; float16 it does not, so that is done here, without branches.
+BCOS_INLINE uint32_t select(bool condition, uint32_t yes, uint32_t no) {  // a ?: would become a branch again
+  const uint32_t mask = -static_cast<uint32_t>(condition);
+  return (yes & mask) | (no & ~mask);
+}
+
+template <class T>
+BCOS_INLINE computing_t<T> widened(T value) {
+  return static_cast<computing_t<T>>(value);
+}
+
+BCOS_INLINE float widened(Half value) {
+  const uint32_t magnitude = uint32_t(value.x & 0x7fff) << 13, sign = uint32_t(value.x & 0x8000) << 16;
+  const uint32_t rebased = magnitude + (112u << 23);  // exponent bias 127, not 15
+  const uint32_t infinite = select(magnitude >= (31u << 23), 0x7f800000, 0);  // infinity and NaN
+  const float subnormal = bit_cast<float>(magnitude + (113u << 23)) - bit_cast<float>(113u << 23);
+  const uint32_t finite = select(magnitude < (1u << 23), bit_cast<uint32_t>(subnormal), rebased);
+  return bit_cast<float>(sign | finite | infinite);
+}
+
+template <class T>
+BCOS_INLINE T narrowed(computing_t<T> value) {
+  return static_cast<T>(value);
+}
+
+template <>
+BCOS_INLINE Half narrowed<Half>(float value) {  // to nearest, ties to even
+  const uint32_t bits = bit_cast<uint32_t>(value), magnitude = bits & 0x7fffffff;
+  const uint32_t normal = (magnitude + 0xfff + (magnitude >> 13 & 1) - (112u << 23)) >> 13;
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - bit_cast<uint32_t>(0.5f);
+  uint32_t result = select(magnitude < (113u << 23), subnormal, normal);
+  result = select(magnitude >= (143u << 23), 0x7c00, result);  // 65536 and more
+  result = select(magnitude > (255u << 23), 0x7e00, result);    // NaN
+  return Half(static_cast<uint16_t>((bits >> 16 & 0x8000) | result), Half::from_bits());
+}
 
 // f.add<n>(i, step, c) adds the elements i, i + step, ... (n of them) to the sums at c.
 template <class F>
@@ -95,8 +135,8 @@ struct Sum {
   A* sums;
   template <int n>
   BCOS_INLINE void add(int64_t i, int64_t step, int64_t c) const {
-    A sum = static_cast<A>(x[i]);
-    for (int r = 1; r < n; ++r) sum += static_cast<A>(x[i + r * step]);
+    A sum = widened(x[i]);
+    for (int r = 1; r < n; ++r) sum += widened(x[i + r * step]);
     sums[c] += sum;
   }
 };
@@ -108,10 +148,10 @@ struct CentredSums {
   A *first, *second;
   template <int n>
   BCOS_INLINE void add(int64_t i, int64_t step, int64_t c) const {
-    const A d = static_cast<A>(x[i]) - centre[c];
+    const A d = widened(x[i]) - centre[c];
     A sum = d, squares = d * d;
     for (int r = 1; r < n; ++r) {
-      const A e = static_cast<A>(x[i + r * step]) - centre[c];
+      const A e = widened(x[i + r * step]) - centre[c];
       sum += e, squares += e * e;
     }
     first[c] += sum, second[c] += squares;
@@ -146,8 +186,8 @@ struct ProductSums {
   A* sums;
   template <int n>
   BCOS_INLINE void add(int64_t i, int64_t step, int64_t c) const {
-    A sum = static_cast<A>(grad[i]) * static_cast<A>(x[i]);
-    for (int r = 1; r < n; ++r) sum += static_cast<A>(grad[i + r * step]) * static_cast<A>(x[i + r * step]);
+    A sum = widened(grad[i]) * widened(x[i]);
+    for (int r = 1; r < n; ++r) sum += widened(grad[i + r * step]) * widened(x[i + r * step]);
     sums[c] += sum;
   }
 };
@@ -175,7 +215,7 @@ struct Scaled {
   const T* x;
   const A* factor;
   T* y;
-  BCOS_INLINE void set(int64_t i, int64_t c) const { y[i] = static_cast<T>(static_cast<A>(x[i]) * factor[c]); }
+  BCOS_INLINE void set(int64_t i, int64_t c) const { y[i] = narrowed<T>(widened(x[i]) * factor[c]); }
 };
 
 template <class T, class A>
@@ -184,7 +224,7 @@ struct ScaledWithBias {
   const A *factor, *bias;
   T* y;
   BCOS_INLINE void set(int64_t i, int64_t c) const {
-    y[i] = static_cast<T>(static_cast<A>(x[i]) * factor[c] + bias[c]);
+    y[i] = narrowed<T>(widened(x[i]) * factor[c] + bias[c]);
   }
 };
 
@@ -204,7 +244,7 @@ struct Gradient {
   const A *factor, *pull, *mean;
   T* out;
   BCOS_INLINE void set(int64_t i, int64_t c) const {
-    out[i] = static_cast<T>(static_cast<A>(grad[i]) * factor[c] + (static_cast<A>(x[i]) - mean[c]) * pull[c]);
+    out[i] = narrowed<T>(widened(grad[i]) * factor[c] + (widened(x[i]) - mean[c]) * pull[c]);
   }
 };
 

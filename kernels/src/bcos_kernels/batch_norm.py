@@ -137,7 +137,7 @@ def _backward(ctx, grad, _grad_mean, _grad_var):  # noqa: ANN001, ANN202
 torch.library.register_autograd("bcos_kernels::batch_norm", _backward, setup_context=_setup_context, lib=_library)
 
 
-def batch_norm(
+def uncentred_batch_norm(
     x: Tensor,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -164,7 +164,7 @@ def batch_norm(
         ValueError: If a shape, dtype or device does not fit.
 
     Example:
-        >>> y, mean, var = batch_norm(torch.randn(2, 3, 8, 8), torch.ones(3))
+        >>> y, mean, var = uncentred_batch_norm(torch.randn(2, 3, 8, 8), torch.ones(3))
         >>> y.shape, var.shape
         (torch.Size([2, 3, 8, 8]), torch.Size([3]))
     """

@@ -8,9 +8,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from bcos_kernels import batch_norm as uncentred_batch_norm
 from bcos_kernels import build_report as kernel_report
-from bcos_kernels import scale
+from bcos_kernels import scale, uncentred_batch_norm
 from jaxtyping import Float
 from torch import Tensor
 
