@@ -520,7 +520,8 @@ struct Cpu {
     }
     if (!b.grad_x) return;
     blocks.for_each([&](int64_t begin, int64_t end) {
-      Repeated<A> factors(blocks, factor.data()), pulls(blocks, b.detach ? nullptr : pull.data()), means(blocks, b.mean);
+      Repeated<A> factors(blocks, factor.data()), means(blocks, b.mean);
+      Repeated<A> pulls(blocks, b.detach ? nullptr : pull.data());
       for (int64_t task = begin; task < end; ++task) {
         const auto place = blocks.at(task);
         if (b.detach) {
