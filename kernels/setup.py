@@ -41,7 +41,7 @@ def plan():
     extensions = [
         CppExtension(
             "bcos_kernels._C",
-            ["csrc/cpu/scale.cpp", "csrc/info.cpp"],
+            ["csrc/cpu/scale.cpp", "csrc/cpu/batch_norm.cpp", "csrc/info.cpp"],
             include_dirs=[CSRC],
             depends=HEADERS,
             define_macros=[("BCOS_TORCH_VERSION", f'"{torch.__version__}"'), ("BCOS_CUDA_ARCHS", f'"{archs}"')],
@@ -66,7 +66,7 @@ def plan():
 def cuda_extension(make, home):
     extension = make(
         "bcos_kernels._C_cuda",
-        ["csrc/cuda/scale.cu"],
+        ["csrc/cuda/scale.cu", "csrc/cuda/batch_norm.cu"],
         include_dirs=[CSRC],
         depends=HEADERS,
         optional=cuda_plan.MODE == "auto",

@@ -4,6 +4,7 @@
 """
 
 from ._library import BuildReport, build_report
+from .batch_norm import uncentred_batch_norm
 from .ops import scale
 
-__all__ = ["BuildReport", "build_report", "scale"]
+__all__ = ["BuildReport", "build_report", "scale", "uncentred_batch_norm"]

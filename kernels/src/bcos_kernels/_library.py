@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from . import ops as _ops  # noqa: F401 - declares the schema: before the libraries that implement it
+# these declare the schemas: before the libraries that implement them
+from . import batch_norm as _batch_norm  # noqa: F401
+from . import ops as _ops  # noqa: F401
 
 _SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 _FOLDER = pathlib.Path(__file__).parent

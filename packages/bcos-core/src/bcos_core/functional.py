@@ -9,11 +9,20 @@ import math
 import torch
 import torch.nn.functional as F
 from bcos_kernels import build_report as kernel_report
-from bcos_kernels import scale
+from bcos_kernels import scale, uncentred_batch_norm
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["IntOrPair", "bcos_conv2d", "bcos_linear", "check_exponent", "kernel_report", "max_of_units", "unit_norm"]
+__all__ = [
+    "IntOrPair",
+    "bcos_conv2d",
+    "bcos_linear",
+    "check_exponent",
+    "kernel_report",
+    "max_of_units",
+    "uncentred_batch_norm",
+    "unit_norm",
+]
 
 IntOrPair = int | tuple[int, int]
 

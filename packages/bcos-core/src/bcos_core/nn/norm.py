@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bcos_core.functional import uncentred_batch_norm
+
 from .detachable import Detachable
 
 Images = Float[Tensor, "n c h w"]
@@ -82,11 +84,11 @@ class BatchNormUncentered2d(_ScaledNorm):
     def forward(self, x: Images) -> Images:
         if not self.training:
             return self._divide(x, self.running_var.view(1, -1, 1, 1))
-        var = self._variance(x, (0, 2, 3))
+        y, _, var = uncentred_batch_norm(x, self.weight, self.bias, detach=self.detach, eps=self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_var.lerp_(var.flatten().to(self.running_var.dtype), self.momentum)
-        return self._divide(x, var)
+            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+        return y
 
 
 class GroupNormUncentered2d(_ScaledNorm):
