@@ -1,9 +1,9 @@
-"""The B-cos scaling as one operator, forward and backward, on CPU and GPU.
+"""B-cos layers as operators, forward and backward, on CPU and GPU.
 
-``scale`` works wherever torch does; ``build_report`` says which devices have a compiled kernel.
+``conv2d`` and ``linear`` work wherever torch does; ``build_report`` says which devices have a compiled kernel.
 """
 
 from ._library import BuildReport, build_report
-from .ops import scale
+from .ops import conv2d, linear
 
-__all__ = ["BuildReport", "build_report", "scale"]
+__all__ = ["BuildReport", "build_report", "conv2d", "linear"]
