@@ -14,7 +14,8 @@ import cxx_plan
 CSRC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "csrc")
 HEADERS = sorted(os.path.relpath(header) for header in glob.glob(os.path.join(CSRC, "*.h")))
 # -fopenmp-simd: only the vectorisation hints, no OpenMP runtime; g++ and clang both know it
-CXX_FLAGS = ["-O3", "-g0", "-fopenmp-simd"]
+# hidden: nothing in these libraries is called by name from outside
+CXX_FLAGS = ["-O3", "-g0", "-fopenmp-simd", "-fvisibility=hidden"]
 
 
 def plan():
@@ -41,7 +42,7 @@ def plan():
     extensions = [
         CppExtension(
             "bcos_kernels._C",
-            ["csrc/cpu/scale.cpp", "csrc/cpu/batch_norm.cpp", "csrc/info.cpp"],
+            ["csrc/cpu/transform.cpp", "csrc/cpu/batch_norm.cpp", "csrc/info.cpp"],
             include_dirs=[CSRC],
             depends=HEADERS,
             define_macros=[("BCOS_TORCH_VERSION", f'"{torch.__version__}"'), ("BCOS_CUDA_ARCHS", f'"{archs}"')],
@@ -66,11 +67,11 @@ def plan():
 def cuda_extension(make, home):
     extension = make(
         "bcos_kernels._C_cuda",
-        ["csrc/cuda/scale.cu", "csrc/cuda/batch_norm.cu"],
+        ["csrc/cuda/transform.cu", "csrc/cuda/batch_norm.cu"],
         include_dirs=[CSRC],
         depends=HEADERS,
         optional=cuda_plan.MODE == "auto",
-        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": ["-O3"]},
+        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": ["-O3", "-Xcompiler", "-fvisibility=hidden"]},
     )
     runtime = sorted(glob.glob(os.path.join(home, "lib", "libcudart.so.*")))
     if runtime and not os.path.exists(os.path.join(home, "lib64", "libcudart.so")):

@@ -1,14 +1,17 @@
-// The B-cos scaling, item by item: the arithmetic and the index arithmetic that the CPU and the CUDA kernels share.
+// The B-cos transform, item by item: the arithmetic and the index arithmetic that the CPU and the CUDA kernels share.
 //
-// Every tensor is seen as (N, C, S): S runs over the pixels of a plane. Six steps make the two operators, each a
-// functor here; the drivers in cpu/ and cuda/ only decide who computes which item:
+// Every tensor is seen as (N, C, S): S runs over the pixels of a plane, or over the rows of a linear layer. Between the
+// vendor's convolutions and products the two operators are made of seven steps, each a functor here; the drivers in
+// cpu/ and cuda/ only decide who computes which item:
 //
-//   Energy        x            -> e(n,g,s) = sum of x^2 over the group's channels           (reduction over channels)
-//   BoxNorm       e            -> n(n,g,p,q) = sqrt(sum of e under the window + eps)         (one item per position)
-//   Multiply      a, lin, n    -> a * (|lin|/n)^(b-1): forward (a = lin), detached backward  (one item per element)
-//   Pull          grad, lin, n -> grad_lin, and r(n,g,s) = -(dL/dn) / n                      (reduction over channels)
-//   BoxTranspose  r            -> t(n,g,h,w), the adjoint of the window sum                  (one item per position)
-//   InputGradient x, t         -> grad_x = -x t                                              (one item per element)
+//   UnitFilters   w            -> u = w / |w|                                             (reduction over a filter)
+//   Energy        x            -> e(n,g,s) = sum of x^2 over the group's channels         (reduction over channels)
+//   WindowSum     e            -> n(n,g,p,q) = sqrt(sum of e under the window + eps), one axis at a time
+//   Respond       l, n         -> y = l (|l|/n)^(B-1), of the largest of M responses      (one item per element)
+//   Pull          G, y, n      -> dL/dl, and r(n,g,s) = -(dL/dn) / n                      (reduction over channels)
+//   WindowSum     r            -> t(n,g,h,w), the adjoint of the window sum
+//   NormGradient  x, t         -> dL/dx -= x t                                            (one item per element)
+//   Project       w, dL/du     -> dL/dw = (g - u <u, g>) / |w|                            (reduction over a filter)
 //
 // Half precision is computed in float32 and rounded once; indices are 64 bits wide. The derivation is in docs/maths.md.
 #pragma once
@@ -58,40 +61,113 @@ struct Extent {
   BCOS_HOST_DEVICE int64_t group_index(int64_t n, int64_t g, int64_t s) const { return (n * groups + g) * pixels + s; }
 };
 
-struct Window {
-  int64_t kernel[2], stride[2], padding[2], dilation[2];
+// ---- The formula ----
 
-  // every output pixel sees its own input pixel and nothing else
-  bool is_identity() const {
-    for (int i = 0; i < 2; ++i)
-      if (kernel[i] != 1 || stride[i] != 1 || padding[i] != 0) return false;
-    return true;
+// kPlain: y = l (B = 1). kSquare: y = l c (B = 2, exact). kPower: y = l (c + delta)^(B-1), any B, one for each output or
+// one for all; delta keeps the slope finite at c = 0.
+enum class Power { kPlain, kSquare, kPower };
+
+template <class A>
+BCOS_HOST_DEVICE A cosine_offset() {
+  return A(1e-6);
+}
+
+template <class A>
+struct Exponent {
+  A fixed;
+  const A* values;  // null: `fixed`
+  int64_t step;     // 0: one value for all outputs
+
+  BCOS_HOST_DEVICE A at(int64_t channel) const { return values ? values[channel * step] : fixed; }
+};
+
+template <class A, Power power>
+BCOS_HOST_DEVICE A scale_of(A cosine, A b) {
+  if constexpr (power == Power::kSquare)
+    return cosine;
+  else
+    return std::pow(cosine + cosine_offset<A>(), b - A(1));
+}
+
+// What backward needs of l, from y and n alone.
+template <class A>
+struct Recovered {
+  A scale;  // s
+  A slope;  // (B-1) rho = d log s / d log c, rho = c / (c + delta)
+  A log;    // of c + delta: d log s / dB
+};
+
+// c solves c (c + delta)^(B-1) = u = |y|/n. In L = log c this is a root of f(L) = L + (B-1) log(e^L + delta) - log u,
+// which is monotone, and convex for B >= 1 (concave below): from beyond the root Newton's steps approach it from one
+// side and cannot overshoot. Dropping delta, or c beside delta, gives two bounds; the nearer is the start. For any
+// B from 1/2 to 5 three steps reach float32's precision, and up to B = 20 seven that of float64.
+template <class A>
+BCOS_HOST_DEVICE A cosine_from(A u, A b) {
+  if (!(u > A(0)) || std::isinf(u)) return u;  // 0, NaN, infinity
+  const A delta = cosine_offset<A>(), target = std::log(u);
+  const A without_delta = target / b, delta_alone = target - (b - A(1)) * std::log(delta);
+  A root = (b >= A(1)) == (without_delta < delta_alone) ? without_delta : delta_alone;
+  constexpr int kSteps = sizeof(A) == 8 ? 7 : 3;
+  for (int i = 0; i < kSteps; ++i) {
+    const A c = std::exp(root);
+    root -= (root + (b - A(1)) * std::log(c + delta) - target) / (A(1) + (b - A(1)) * (c / (c + delta)));
+  }
+  return std::exp(root);
+}
+
+template <class A, Power power>
+BCOS_HOST_DEVICE Recovered<A> recovered(A y, A norm, A b) {
+  const A u = std::fabs(y) / norm;
+  if constexpr (power == Power::kSquare) {
+    return {std::sqrt(u), A(1), A(0)};
+  } else {
+    const A c = cosine_from(u, b), offset = c + cosine_offset<A>(), log = std::log(offset);
+    return {std::exp((b - A(1)) * log), (b - A(1)) * (c / offset), log};
+  }
+}
+
+// ---- Filters: one filter is `length` neighbouring elements; squares and products are summed in double precision, ----
+// ---- so that no norm of a filter over- or underflows                                                             ----
+
+struct FilterSums {
+  double squares, products;
+};
+
+template <class W, class T>
+struct UnitFilters {
+  int64_t filters, length;
+  const W* weight;
+  T* unit;
+
+  BCOS_HOST_DEVICE FilterSums term(int64_t i) const {
+    const double w = static_cast<double>(weight[i]);
+    return {w * w, 0};
+  }
+  // a filter of zeros has no direction and stays what it is
+  BCOS_HOST_DEVICE double factor(const FilterSums& sums) const {
+    return sums.squares > 0 ? 1 / std::sqrt(sums.squares) : 1;
+  }
+  BCOS_HOST_DEVICE void write(const FilterSums&, double factor, int64_t i) const {
+    unit[i] = static_cast<T>(static_cast<computing_t<T>>(static_cast<double>(weight[i]) * factor));
   }
 };
 
-// y = l s with s = (c + delta)^(b-1), c = |l|/n. For b = 2 it is exact, s = c; otherwise delta keeps the slope finite.
-template <class A, bool is_square>
-struct Formula {
-  A exponent;  // b - 1
+template <class W, class T>
+struct Project {
+  int64_t filters, length;
+  const W* weight;
+  const T* unit_gradient;
+  W* gradient;
 
-  static BCOS_HOST_DEVICE A offset() { return A(1e-6); }
-
-  BCOS_HOST_DEVICE A factor(A lin, A norm) const {
-    const A cosine = std::fabs(lin) / norm;
-    if constexpr (is_square)
-      return cosine;
-    else
-      return std::pow(cosine + offset(), exponent);
+  BCOS_HOST_DEVICE FilterSums term(int64_t i) const {
+    const double w = static_cast<double>(weight[i]);
+    return {w * w, w * static_cast<double>(unit_gradient[i])};
   }
-
-  // (d log s / d log c) = (b-1) rho with rho = c / (c + delta)
-  BCOS_HOST_DEVICE A rho(A lin, A norm) const {
-    if constexpr (is_square) {
-      return A(1);
-    } else {
-      const A cosine = std::fabs(lin) / norm;
-      return cosine / (cosine + offset());
-    }
+  BCOS_HOST_DEVICE double factor(const FilterSums& sums) const { return 1 / std::sqrt(sums.squares); }
+  BCOS_HOST_DEVICE void write(const FilterSums& sums, double factor, int64_t i) const {
+    const double along = static_cast<double>(weight[i]) * (sums.products / sums.squares);
+    const double value = (static_cast<double>(unit_gradient[i]) - along) * factor;
+    gradient[i] = static_cast<W>(sums.squares == 0 ? computing_t<W>(0) : static_cast<computing_t<W>>(value));
   }
 };
 
@@ -117,24 +193,44 @@ struct Energy {
   }
 };
 
-template <class T, Layout layout_, bool is_square>
+// The channels are those of y; dL/dl has max_out times as many, zero but for the winners.
+template <class T, Layout layout_, Power power, bool has_max_out>
 struct Pull {
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
   Extent extent;
-  View<const T, layout> grad, lin;
+  View<const T, layout> grad, y;
   View<T, layout> grad_lin;
+  View<const uint8_t, layout> winner;
+  View<A, layout> exponent_terms;  // G y log(c + delta), where wanted
+  int64_t max_out;
   const A* norm;  // (N, G, S)
-  A* out;         // (N, G, S), or null where the gradient of x is not wanted
-  Formula<A, is_square> formula;
+  A* out;         // (N, G, S), or null where the gradient of x is not wanted or the scale is a constant
+  bool detach;
+  Exponent<A> exponent;
 
-  BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const { return norm[extent.group_index(n, g, s)]; }
+  BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const {
+    return power == Power::kPlain ? A(1) : norm[extent.group_index(n, g, s)];
+  }
   BCOS_HOST_DEVICE A term(int64_t n, int64_t c, int64_t s, A norm_here) const {
-    const A l = static_cast<A>(lin.at(n, c, s));
-    const A scaled = static_cast<A>(grad.at(n, c, s)) * formula.factor(l, norm_here);
-    const A slope = formula.exponent * formula.rho(l, norm_here);
-    grad_lin.at(n, c, s) = static_cast<T>(scaled * (A(1) + slope));
-    return scaled * l * slope;
+    const A g = static_cast<A>(grad.at(n, c, s));
+    A along_lin = g, along_norm = A(0);
+    if constexpr (power != Power::kPlain) {
+      const A value = static_cast<A>(y.at(n, c, s));
+      const Recovered<A> at = recovered<A, power>(value, norm_here, exponent.at(c));
+      along_lin = detach ? g * at.scale : g * at.scale * (A(1) + at.slope);
+      along_norm = g * value * at.slope;
+      if constexpr (power == Power::kPower)
+        if (exponent_terms.data) exponent_terms.at(n, c, s) = g * value * at.log;
+    }
+    if constexpr (has_max_out) {
+      const int64_t won = winner.at(n, c, s);
+      for (int64_t m = 0; m < max_out; ++m)
+        grad_lin.at(n, c * max_out + m, s) = static_cast<T>(m == won ? along_lin : A(0));
+    } else {
+      grad_lin.at(n, c, s) = static_cast<T>(along_lin);
+    }
+    return along_norm;
   }
   BCOS_HOST_DEVICE void finish(int64_t n, int64_t g, int64_t s, A norm_here, A sum) const {
     if (out) out[extent.group_index(n, g, s)] = sum / (norm_here * norm_here);
@@ -143,139 +239,154 @@ struct Pull {
 
 // ---- Elementwise: context(n,g,s), then apply(n,c,s,context) for each of the group's channels ----
 
-template <class T, Layout layout_, bool is_square>
-struct Multiply {
+// The channels are those of y; lin has max_out times as many. Without MaxOut y may be lin itself.
+template <class T, Layout layout_, Power power, bool has_max_out>
+struct Respond {
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
   Extent extent;
-  View<const T, layout> a, lin;
-  View<T, layout> out;
+  View<const T, layout> lin;
+  View<T, layout> y;
+  View<uint8_t, layout> winner;
+  int64_t max_out;
   const A* norm;  // (N, G, S)
-  Formula<A, is_square> formula;
+  Exponent<A> exponent;
 
-  BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const { return norm[extent.group_index(n, g, s)]; }
+  BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const {
+    return power == Power::kPlain ? A(1) : norm[extent.group_index(n, g, s)];
+  }
   BCOS_HOST_DEVICE void apply(int64_t n, int64_t c, int64_t s, A norm_here) const {
-    const A l = static_cast<A>(lin.at(n, c, s));
-    out.at(n, c, s) = static_cast<T>(static_cast<A>(a.at(n, c, s)) * formula.factor(l, norm_here));
+    A l;
+    if constexpr (has_max_out) {
+      int64_t won = 0;
+      l = static_cast<A>(lin.at(n, c * max_out, s));
+      for (int64_t m = 1; m < max_out; ++m) {
+        const A other = static_cast<A>(lin.at(n, c * max_out + m, s));
+        if (other > l || (other != other && l == l)) l = other, won = m;  // the first NaN wins, as in torch.max
+      }
+      winner.at(n, c, s) = static_cast<uint8_t>(won);
+    } else {
+      l = static_cast<A>(lin.at(n, c, s));
+    }
+    if constexpr (power != Power::kPlain) l *= scale_of<A, power>(std::fabs(l) / norm_here, exponent.at(c));
+    y.at(n, c, s) = static_cast<T>(l);
   }
 };
 
 template <class T, Layout layout_>
-struct InputGradient {
+struct NormGradient {
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
   Extent extent;
   View<const T, layout> x;
-  View<T, layout> out;
+  View<T, layout> grad;
   const A* spread;  // (N, G, S)
 
   BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const { return spread[extent.group_index(n, g, s)]; }
   BCOS_HOST_DEVICE void apply(int64_t n, int64_t c, int64_t s, A spread_here) const {
-    out.at(n, c, s) = static_cast<T>(-static_cast<A>(x.at(n, c, s)) * spread_here);
+    T& gradient = grad.at(n, c, s);
+    gradient = static_cast<T>(static_cast<A>(gradient) - static_cast<A>(x.at(n, c, s)) * spread_here);
   }
 };
 
-// ---- Windows: at<lanes>(plane, row, column), for that many neighbouring columns, over contiguous planes ----
-// Several lanes give a CPU independent sums to work on at once; a CUDA thread takes one.
+// ---- Windows: sums along one axis of contiguous planes, at<lanes>(plane, row, column) for neighbouring columns ----
+// A window's sum is that of its columns' sums. Several lanes give a CPU independent sums to work on at once; a CUDA
+// thread takes one.
 
-template <class A>
-struct BoxNorm {
-  int64_t planes, rows, columns;          // of the output: N * G, P, Q
-  int64_t source_rows, source_columns;    // of the input: H, W
-  Window window;
-  const A* energy;
-  A* norm;
+struct AxisWindow {
+  int64_t kernel, stride, padding, dilation;
+
+  bool is_identity() const { return kernel == 1 && stride == 1 && padding == 0; }
+};
+
+template <class A, int axis, bool transposed>
+struct WindowSum {
+  int64_t planes, rows, columns;  // of the output
+  int64_t source_size;            // of the input, along the axis; along the other it is the output's
+  AxisWindow window;
+  const A* source;
+  A* out;
+  bool root;  // finish with sqrt(sum + eps)
   A eps;
 
+  // The source's position for the window's given element, or -1.
+  BCOS_HOST_DEVICE int64_t position(int64_t at, int64_t element) const {
+    if constexpr (transposed) {  // the window that has the pixel `at` as that element: no two items write one place
+      const int64_t start = at + window.padding - element * window.dilation;
+      if (start < 0) return -1;
+      const int64_t origin = window.stride == 1 ? start : start / window.stride;
+      return origin < source_size && origin * window.stride == start ? origin : -1;
+    } else {
+      const int64_t pixel = at * window.stride - window.padding + element * window.dilation;
+      return pixel < source_size ? pixel : -1;  // below 0: none either; the padding adds nothing
+    }
+  }
+
   template <int lanes>
-  BCOS_HOST_DEVICE void at(int64_t plane, int64_t p, int64_t q) const {
-    const int64_t step = window.stride[1];
+  BCOS_HOST_DEVICE void at(int64_t plane, int64_t row, int64_t column) const {
     A sums[lanes] = {};
-    for (int64_t i = 0; i < window.kernel[0]; ++i) {
-      const int64_t h = p * window.stride[0] - window.padding[0] + i * window.dilation[0];
-      if (h < 0 || h >= source_rows) continue;  // the padding adds nothing
-      const A* row = energy + (plane * source_rows + h) * source_columns;
-      for (int64_t j = 0; j < window.kernel[1]; ++j) {
-        const int64_t w = q * step - window.padding[1] + j * window.dilation[1];
-        if (step == 1 && w >= 0 && w + lanes <= source_columns) {
-          for (int lane = 0; lane < lanes; ++lane) sums[lane] += row[w + lane];
+    for (int64_t i = 0; i < window.kernel; ++i) {
+      if constexpr (axis == 0) {
+        const int64_t line = position(row, i);
+        if (line < 0) continue;
+        const A* values = source + (plane * source_size + line) * columns + column;
+        for (int lane = 0; lane < lanes; ++lane) sums[lane] += values[lane];
+      } else {
+        const A* values = source + (plane * rows + row) * source_size;
+        const int64_t first = window.stride == 1 ? column + (transposed ? window.padding - i * window.dilation
+                                                                        : i * window.dilation - window.padding)
+                                                 : -1;
+        if (first >= 0 && first + lanes <= source_size) {
+          for (int lane = 0; lane < lanes; ++lane) sums[lane] += values[first + lane];
         } else {
           for (int lane = 0; lane < lanes; ++lane) {
-            const int64_t column = w + lane * step;
-            if (column >= 0 && column < source_columns) sums[lane] += row[column];
+            const int64_t pixel = position(column + lane, i);
+            if (pixel >= 0) sums[lane] += values[pixel];
           }
         }
       }
     }
-    for (int lane = 0; lane < lanes; ++lane) norm[(plane * rows + p) * columns + q + lane] = std::sqrt(sums[lane] + eps);
-  }
-};
-
-template <class A>
-struct BoxTranspose {
-  int64_t planes, rows, columns;          // of the output: N * G, H, W
-  int64_t source_rows, source_columns;    // of the input: P, Q
-  Window window;
-  const A* pull;
-  A* spread;
-
-  // The position whose window has the pixel `at` as its element `element`, or -1. A gather: no two items write one place.
-  BCOS_HOST_DEVICE int64_t origin(int axis, int64_t at, int64_t element, int64_t size) const {
-    const int64_t start = at + window.padding[axis] - element * window.dilation[axis];
-    const int64_t stride = window.stride[axis];
-    if (start < 0) return -1;
-    const int64_t position = stride == 1 ? start : start / stride;  // a 64-bit division is slow
-    return position < size && position * stride == start ? position : -1;
-  }
-
-  template <int lanes>
-  BCOS_HOST_DEVICE void at(int64_t plane, int64_t h, int64_t w) const {
-    A sums[lanes] = {};
-    for (int64_t i = 0; i < window.kernel[0]; ++i) {
-      const int64_t p = origin(0, h, i, source_rows);
-      if (p < 0) continue;
-      const A* row = pull + (plane * source_rows + p) * source_columns;
-      for (int64_t j = 0; j < window.kernel[1]; ++j) {
-        const int64_t start = w + window.padding[1] - j * window.dilation[1];
-        if (window.stride[1] == 1 && start >= 0 && start + lanes <= source_columns) {
-          for (int lane = 0; lane < lanes; ++lane) sums[lane] += row[start + lane];
-        } else {
-          for (int lane = 0; lane < lanes; ++lane) {
-            const int64_t q = origin(1, w + lane, j, source_columns);
-            if (q >= 0) sums[lane] += row[q];
-          }
-        }
-      }
-    }
-    for (int lane = 0; lane < lanes; ++lane) spread[(plane * rows + h) * columns + w + lane] = sums[lane];
+    for (int lane = 0; lane < lanes; ++lane)
+      out[(plane * rows + row) * columns + column + lane] = root ? std::sqrt(sums[lane] + eps) : sums[lane];
   }
 };
 
 // ---- One item by its number: neighbouring numbers are neighbours in memory ----
-
-template <class F>
-BCOS_HOST_DEVICE void apply_item(const F& f, int64_t item) {
-  const Extent& e = f.extent;
-  int64_t n, c, s;
-  if constexpr (F::layout == Layout::kChannels) {
-    c = item % e.channels(), s = item / e.channels() % e.pixels, n = item / e.channels() / e.pixels;
-  } else {
-    s = item % e.pixels, c = item / e.pixels % e.channels(), n = item / e.pixels / e.channels();
-  }
-  f.apply(n, c, s, f.context(n, c / e.width, s));
-}
+// Index is 32 bits wide where the numbers allow it: a GPU divides 64-bit numbers slowly.
 
 struct GroupItem {
   int64_t n, g, s;
 };
 
-template <class F>
-BCOS_HOST_DEVICE GroupItem group_item(const F& f, int64_t item) {
+template <class Index, class F>
+BCOS_HOST_DEVICE void apply_item(const F& f, Index item) {
   const Extent& e = f.extent;
-  if constexpr (F::layout == Layout::kChannels)
-    return {item / e.groups / e.pixels, item % e.groups, item / e.groups % e.pixels};
-  else
-    return {item / e.pixels / e.groups, item / e.pixels % e.groups, item % e.pixels};
+  const Index channels = static_cast<Index>(e.channels()), pixels = static_cast<Index>(e.pixels);
+  const Index width = static_cast<Index>(e.width);
+  Index n, c, s;
+  if constexpr (F::layout == Layout::kChannels) {
+    const Index pixel = item / channels;
+    c = item % channels, s = pixel % pixels, n = pixel / pixels;
+  } else {
+    const Index plane = item / pixels;
+    s = item % pixels, c = plane % channels, n = plane / channels;
+  }
+  f.apply(n, c, s, f.context(n, c / width, s));
+}
+
+template <class Index, class F>
+BCOS_HOST_DEVICE GroupItem group_item(const F& f, Index item) {
+  const Extent& e = f.extent;
+  const Index groups = static_cast<Index>(e.groups), pixels = static_cast<Index>(e.pixels);
+  if constexpr (F::layout == Layout::kChannels) {
+    const Index pixel = item / groups;
+    return {static_cast<int64_t>(pixel / pixels), static_cast<int64_t>(item % groups),
+            static_cast<int64_t>(pixel % pixels)};
+  } else {
+    const Index plane = item / pixels;
+    return {static_cast<int64_t>(plane / groups), static_cast<int64_t>(plane % groups),
+            static_cast<int64_t>(item % pixels)};
+  }
 }
 
 // The group's channels first, first + step, ...
@@ -286,16 +397,17 @@ BCOS_HOST_DEVICE typename F::A partial_sum(const F& f, GroupItem i, typename F::
   return sum;
 }
 
-template <class F>
-BCOS_HOST_DEVICE void reduce_item(const F& f, int64_t item) {
-  const GroupItem i = group_item(f, item);
+template <class Index, class F>
+BCOS_HOST_DEVICE void reduce_item(const F& f, Index item) {
+  const GroupItem i = group_item<Index>(f, item);
   const typename F::A context = f.context(i.n, i.g, i.s);
   f.finish(i.n, i.g, i.s, context, partial_sum(f, i, context, 0, 1));
 }
 
-template <class F>
-BCOS_HOST_DEVICE void window_item(const F& f, int64_t item) {
-  f.template at<1>(item / f.columns / f.rows, item / f.columns % f.rows, item % f.columns);
+template <class Index, class F>
+BCOS_HOST_DEVICE void window_item(const F& f, Index item) {
+  const Index rows = static_cast<Index>(f.rows), columns = static_cast<Index>(f.columns), line = item / columns;
+  f.template at<1>(line / rows, line % rows, item % columns);
 }
 
 }  // namespace bcos

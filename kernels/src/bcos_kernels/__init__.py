@@ -1,10 +1,10 @@
-"""The B-cos scaling as one operator, forward and backward, on CPU and GPU.
+"""B-cos layers as operators, forward and backward, on CPU and GPU.
 
-``scale`` works wherever torch does; ``build_report`` says which devices have a compiled kernel.
+``conv2d`` and ``linear`` work wherever torch does; ``build_report`` says which devices have a compiled kernel.
 """
 
 from ._library import BuildReport, build_report
 from .batch_norm import uncentred_batch_norm
-from .ops import scale
+from .ops import conv2d, linear
 
-__all__ = ["BuildReport", "build_report", "scale", "uncentred_batch_norm"]
+__all__ = ["BuildReport", "build_report", "conv2d", "linear", "uncentred_batch_norm"]

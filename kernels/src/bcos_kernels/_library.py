@@ -61,7 +61,7 @@ def build_report() -> BuildReport:
     """
 
     def compiled(device: str) -> bool:
-        return torch._C._dispatch_has_kernel_for_dispatch_key("bcos_kernels::scale", device)
+        return torch._C._dispatch_has_kernel_for_dispatch_key("bcos_kernels::conv2d", device)
 
     return BuildReport(
         cpu="C++" if compiled("CPU") else "PyTorch",

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from bcos_core.functional import bcos_conv2d, bcos_linear, max_of_units, unit_norm
+from bcos_core.functional import bcos_conv2d, bcos_linear
 
 TORCHS_ADVICE = "ignore:Using padding='same' with even kernel"
 
@@ -211,8 +211,8 @@ class TestConv2d:
             ({"b": -2}, "b: expected a finite number >= 1, got -2"),
             ({"b": math.nan}, "b: expected a finite number >= 1, got nan"),
             ({"b": math.inf}, "b: expected a finite number >= 1, got inf"),
-            ({"max_out": 0}, "max_out: expected a positive divisor of the 6 filters, got 0"),
-            ({"max_out": 4}, "max_out: expected a positive divisor of the 6 filters, got 4"),
+            ({"max_out": 0}, "max_out: expected a positive divisor of the 6 filters, up to 255, got 0"),
+            ({"max_out": 4}, "max_out: expected a positive divisor of the 6 filters, up to 255, got 4"),
             ({"groups": 0}, "groups: expected a positive divisor of the 4 input channels and the 6 outputs, got 0"),
             ({"groups": 3}, "groups: expected a positive divisor of the 4 input channels and the 6 outputs, got 3"),
             ({"groups": 2}, "x: expected 8 channels for a weight of shape (6, 4, 3, 3) in 2 group(s), got 4"),
@@ -294,7 +294,7 @@ class TestLinear:
             ((3, 5), (4, 6), {}, "x: expected 6 channels for a weight of shape (4, 6) in 1 group(s), got 5"),
             ((3, 5), (4, 5), {"b": 0.5}, "b: expected a finite number >= 1, got 0.5"),
             ((3, 5), (4, 5), {"b": math.nan}, "b: expected a finite number >= 1, got nan"),
-            ((3, 5), (4, 5), {"max_out": 3}, "max_out: expected a positive divisor of the 4 filters, got 3"),
+            ((3, 5), (4, 5), {"max_out": 3}, "max_out: expected a positive divisor of the 4 filters, up to 255, got 3"),
             ((3, 5), (4, 5, 1), {}, "x, weight: expected shapes (..., F) and (O, F)"),
             ((), (4, 5), {}, "x, weight: expected shapes (..., F) and (O, F)"),
         ],
@@ -302,26 +302,3 @@ class TestLinear:
     def test_errors_name_the_argument(self, x, weight, options, message):
         with pytest.raises(ValueError, match=re.escape(message)):
             bcos_linear(torch.randn(x), torch.randn(weight), **options)
-
-
-def test_unit_norm_keeps_dtype_and_direction():
-    weight = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-2.0, 0.0]], dtype=torch.bfloat16)
-    unit = unit_norm(weight)
-    assert unit.dtype == torch.bfloat16
-    torch.testing.assert_close(unit.float(), torch.tensor([[0.6, 0.8], [0, 0], [-1, 0]]), rtol=4e-3, atol=0)
-
-
-def test_unit_norm_gradient_is_orthogonal_to_the_filter():
-    weight = torch.randn(5, 3, 2, 2, dtype=torch.float64, requires_grad=True)
-    unit_norm(weight).square().mul(torch.randn(5, 3, 2, 2)).sum().backward()
-    assert ((weight.grad * weight).flatten(1).sum(1).abs() < 1e-14).all()
-
-
-@pytest.mark.parametrize("dim", [1, -2])
-def test_max_of_units_sends_the_gradient_of_a_tie_to_one_unit(dim):
-    lin = torch.ones(2, 6, 3, requires_grad=True)
-    y = max_of_units(lin, 3, dim=dim)
-    assert y.shape == (2, 2, 3)
-    y.sum().backward()
-    assert torch.equal(lin.grad.view(2, 2, 3, 3).sum(2), torch.ones(2, 2, 3))
-    assert set(lin.grad.unique().tolist()) == {0, 1}

@@ -6,10 +6,10 @@ The conventions on eps and on non-integer B are those of docs/maths.md.
 
 import math
 
-import torch
+import bcos_kernels
 import torch.nn.functional as F
 from bcos_kernels import build_report as kernel_report
-from bcos_kernels import scale, uncentred_batch_norm
+from bcos_kernels import uncentred_batch_norm
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,9 +19,7 @@ __all__ = [
     "bcos_linear",
     "check_exponent",
     "kernel_report",
-    "max_of_units",
     "uncentred_batch_norm",
-    "unit_norm",
 ]
 
 IntOrPair = int | tuple[int, int]
@@ -31,7 +29,7 @@ def bcos_conv2d(
     x: Float[Tensor, "n c h w"],
     weight: Float[Tensor, "om c_per_group kh kw"],
     *,
-    b: float = 2.0,
+    b: float | Tensor = 2.0,
     stride: IntOrPair = 1,
     padding: IntOrPair | str = 0,
     dilation: IntOrPair = 1,
@@ -46,7 +44,8 @@ def bcos_conv2d(
         x: Input, shape (N, C, H, W). Pad beforehand for a padding mode other than zeros.
         weight: Filters of any norm, shape (O * max_out, C / groups, kh, kw); the ``max_out`` filters of one output
             lie side by side. A filter of zeros answers zero.
-        b: Exponent B, at least 1; 1 is the plain convolution with filters of norm one.
+        b: Exponent B, at least 1; 1 is the plain convolution with filters of norm one. Or a tensor of shape () or
+            (O,), float32 or float64, which gets a gradient.
         stride: Step of the window.
         padding: Zeros on each side, "valid", or "same" (stride 1 only; an odd remainder goes to the far side).
         dilation: Spacing of the window's elements.
@@ -59,36 +58,24 @@ def bcos_conv2d(
         Shape (N, O, P, Q).
 
     Raises:
-        ValueError: If b, max_out or a shape is out of range.
+        ValueError: If b, max_out, a shape, a dtype or a device is out of range.
 
     Example:
         >>> bcos_conv2d(torch.randn(1, 6, 8, 8), torch.randn(4, 6, 3, 3), padding=1).shape
         torch.Size([1, 4, 8, 8])
     """
-    check_exponent(b)
-    if x.dim() != 4 or weight.dim() != 4:
-        raise ValueError(
-            f"x, weight: expected 4 dimensions each, got shapes {tuple(x.shape)} and {tuple(weight.shape)}"
-        )
-    _check_filters(x.shape[1], weight, max_out, groups)
-    kernel_size = (weight.shape[2], weight.shape[3])
     stride, dilation = _pair(stride), _pair(dilation)
     if isinstance(padding, str):
-        x, padding = _resolve_padding(x, padding, kernel_size, stride, dilation)
-    padding = _pair(padding)
-    lin = F.conv2d(x, unit_norm(weight), None, stride, padding, dilation, groups)
-    lin = max_of_units(lin, max_out, dim=1)
-    if b == 1:
-        return lin
-    return scale(
-        lin,
-        x.to(lin.dtype),  # under autocast the product is shorter than its input
+        x, padding = _resolve_padding(x, padding, tuple(weight.shape[2:]), stride, dilation)
+    return bcos_kernels.conv2d(
+        x,
+        weight,
         b=b,
-        kernel_size=kernel_size,
         stride=stride,
-        padding=padding,
+        padding=_pair(padding),
         dilation=dilation,
         groups=groups,
+        max_out=max_out,
         detach=detach,
         eps=eps,
     )
@@ -98,7 +85,7 @@ def bcos_linear(
     x: Float[Tensor, "*batch features"],
     weight: Float[Tensor, "om features"],
     *,
-    b: float = 2.0,
+    b: float | Tensor = 2.0,
     max_out: int = 1,
     detach: bool = False,
     eps: float = 1e-6,
@@ -108,7 +95,7 @@ def bcos_linear(
     Args:
         x: Input, shape (..., F).
         weight: Shape (O * max_out, F), of any norm.
-        b: Exponent B, at least 1.
+        b: Exponent B, at least 1, or a tensor of shape () or (O,).
         max_out: Number of units that compete for one output.
         detach: Explanation mode: backward treats the scale as a constant.
         eps: Added to the sum of squares.
@@ -117,51 +104,13 @@ def bcos_linear(
         Shape (..., O).
 
     Raises:
-        ValueError: If b, max_out or a shape is out of range.
+        ValueError: If b, max_out, a shape, a dtype or a device is out of range.
 
     Example:
         >>> bcos_linear(torch.randn(2, 5, 16), torch.randn(8, 16)).shape
         torch.Size([2, 5, 8])
     """
-    check_exponent(b)
-    if weight.dim() != 2 or x.dim() < 1:
-        raise ValueError(
-            f"x, weight: expected shapes (..., F) and (O, F), got {tuple(x.shape)} and {tuple(weight.shape)}"
-        )
-    _check_filters(x.shape[-1], weight, max_out)
-    lin = F.linear(x, unit_norm(weight))
-    lin = max_of_units(lin, max_out, dim=-1)
-    if b == 1:
-        return lin
-    # one row is one pixel of a 1x1 convolution
-    rows = math.prod(x.shape[:-1])
-    y = scale(
-        lin.reshape(rows, lin.shape[-1], 1, 1),
-        x.to(lin.dtype).reshape(rows, x.shape[-1], 1, 1),
-        b=b,
-        detach=detach,
-        eps=eps,
-    )
-    return y.reshape(lin.shape)
-
-
-def unit_norm(weight: Float[Tensor, "o *rest"]) -> Float[Tensor, "o *rest"]:
-    """Scale each filter to norm one; a filter of zeros stays zero, with a finite gradient.
-
-    Computed in float32 at least, and returned in the weight's dtype.
-    """
-    w = weight if weight.dtype == torch.float64 else weight.float()
-    squares = w.square().sum(dim=tuple(range(1, w.dim())), keepdim=True)
-    return (w * torch.where(squares > 0, squares, 1).rsqrt()).to(weight.dtype)
-
-
-def max_of_units(lin: Tensor, max_out: int, *, dim: int) -> Tensor:
-    """MaxOut over neighbouring channels: the largest signed response of each ``max_out`` units along ``dim``."""
-    if max_out == 1:
-        return lin
-    # max, not amax: at a tie amax spreads the gradient over both units, and the explanation with it
-    units = lin.unflatten(dim, (lin.shape[dim] // max_out, max_out))
-    return units.max(dim=dim + 1 if dim >= 0 else dim).values
+    return bcos_kernels.linear(x, weight, b=b, max_out=max_out, detach=detach, eps=eps)
 
 
 def check_exponent(b: float) -> None:
@@ -170,23 +119,8 @@ def check_exponent(b: float) -> None:
         raise ValueError(f"b: expected a finite number >= 1, got {b}")
 
 
-def _check_filters(channels: int, weight: Tensor, max_out: int, groups: int = 1) -> None:
-    if max_out < 1 or weight.shape[0] % max_out:
-        raise ValueError(f"max_out: expected a positive divisor of the {weight.shape[0]} filters, got {max_out}")
-    if groups < 1 or channels % groups or (weight.shape[0] // max_out) % groups:
-        raise ValueError(
-            f"groups: expected a positive divisor of the {channels} input channels and the "
-            f"{weight.shape[0] // max_out} outputs, got {groups}"
-        )
-    if weight.shape[1] * groups != channels:
-        raise ValueError(
-            f"x: expected {weight.shape[1] * groups} channels for a weight of shape {tuple(weight.shape)}"
-            f" in {groups} group(s), got {channels}"
-        )
-
-
 def _resolve_padding(
-    x: Tensor, padding: str, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+    x: Tensor, padding: str, kernel_size: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[Tensor, tuple[int, int]]:
     if padding == "valid":
         return x, (0, 0)

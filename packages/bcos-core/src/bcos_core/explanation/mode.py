@@ -11,7 +11,8 @@ class explanation_mode:
     """Treat every dynamic scale in a model as a constant while the context is open.
 
     Values do not change; gradients do: the gradient of an output with respect to the input becomes the row W(x) of
-    the linear map that the network applied to it. Re-entrant and exception-safe: leaving restores what entering found,
+    the linear map that the network applied to it. Modules that work in place (``ReLU(inplace=True)``) do not while it
+    is open: the gradient of a B-cos layer needs what the layer answered. Re-entrant and exception-safe: leaving restores what entering found,
     so that an inner context does not switch off an outer one. Put the model in evaluation mode first, as
     :func:`bcos_core.explain` does: batch statistics mix inputs.
 
@@ -30,18 +31,19 @@ class explanation_mode:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._found: list[list[tuple[Detachable, bool]]] = []
+        self._found: list[list[tuple[nn.Module, str, object]]] = []
 
     def __enter__(self) -> nn.Module:
         # asked anew at each entry: the model may have been changed since
-        modules = [m for m in self._model.modules() if isinstance(m, Detachable)]
-        self._found.append([(m, m.detach) for m in modules])
-        for module in modules:
-            module.detach = True
+        switches = [(m, "detach", True) for m in self._model.modules() if isinstance(m, Detachable)]
+        switches += [(m, "inplace", False) for m in self._model.modules() if getattr(m, "inplace", None) is True]
+        self._found.append([(module, name, getattr(module, name)) for module, name, _ in switches])
+        for module, name, value in switches:
+            setattr(module, name, value)
         return self._model
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for module, detach in self._found.pop():
-            module.detach = detach
+        for module, name, value in self._found.pop():
+            setattr(module, name, value)

@@ -12,16 +12,37 @@ int64_t grain(int64_t elements_per_task) {
 }
 
 struct Cpu {
+  static constexpr bool kTakesProblems = false;
+
   struct Guard {
     explicit Guard(const Tensor&) {}
   };
+
+  template <class F>
+  static void filters(const F& f) {
+    torch::stable::parallel_for(0, f.filters, grain(f.length), [&](int64_t begin, int64_t end) {
+      for (int64_t filter = begin; filter < end; ++filter) {
+        const int64_t first = filter * f.length;
+        double squares = 0, products = 0;
+#pragma omp simd reduction(+ : squares, products)
+        for (int64_t i = first; i < first + f.length; ++i) {
+          const FilterSums term = f.term(i);
+          squares += term.squares, products += term.products;
+        }
+        const FilterSums sums{squares, products};
+        const double factor = f.factor(sums);
+#pragma omp simd
+        for (int64_t i = first; i < first + f.length; ++i) f.write(sums, factor, i);
+      }
+    });
+  }
 
   template <class F>
   static void reduce(const F& f) {
     const Extent e = f.extent;
     if constexpr (F::layout == Layout::kStrided) {
       torch::stable::parallel_for(0, e.batch * e.groups * e.pixels, grain(e.width), [&](int64_t begin, int64_t end) {
-        for (int64_t item = begin; item < end; ++item) reduce_item(f, item);
+        for (int64_t item = begin; item < end; ++item) reduce_item<int64_t>(f, item);
       });
     } else if constexpr (F::layout == Layout::kChannels) {
       torch::stable::parallel_for(0, e.batch * e.pixels, grain(e.channels()), [&](int64_t begin, int64_t end) {
@@ -63,7 +84,7 @@ struct Cpu {
     const Extent e = f.extent;
     if constexpr (F::layout == Layout::kStrided) {
       torch::stable::parallel_for(0, e.batch * e.channels() * e.pixels, grain(1), [&](int64_t begin, int64_t end) {
-        for (int64_t item = begin; item < end; ++item) apply_item(f, item);
+        for (int64_t item = begin; item < end; ++item) apply_item<int64_t>(f, item);
       });
     } else if constexpr (F::layout == Layout::kChannels) {
       torch::stable::parallel_for(0, e.batch * e.pixels, grain(e.channels()), [&](int64_t begin, int64_t end) {
@@ -90,12 +111,11 @@ struct Cpu {
   template <class F>
   static void windows(const F& f) {
     constexpr int kLanes = 8;
-    const int64_t cost = f.columns * f.window.kernel[0] * f.window.kernel[1];
-    torch::stable::parallel_for(0, f.planes * f.rows, grain(cost), [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, f.planes * f.rows, grain(f.columns * f.window.kernel), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         int64_t column = 0;
         for (; column + kLanes <= f.columns; column += kLanes) f.template at<kLanes>(row / f.rows, row % f.rows, column);
-        for (; column < f.columns; ++column) window_item(f, row * f.columns + column);
+        for (; column < f.columns; ++column) window_item<int64_t>(f, row * f.columns + column);
       }
     });
   }
@@ -105,6 +125,8 @@ struct Cpu {
 }  // namespace bcos
 
 STABLE_TORCH_LIBRARY_IMPL(bcos_kernels, CPU, m) {
-  m.impl("scale", TORCH_BOX(&bcos::scale<bcos::Cpu>));
-  m.impl("scale_backward", TORCH_BOX(&bcos::scale_backward<bcos::Cpu>));
+  m.impl("conv2d", TORCH_BOX(&bcos::conv2d<bcos::Cpu>));
+  m.impl("conv2d_backward", TORCH_BOX(&bcos::conv2d_backward<bcos::Cpu>));
+  m.impl("linear", TORCH_BOX(&bcos::linear<bcos::Cpu>));
+  m.impl("linear_backward", TORCH_BOX(&bcos::linear_backward<bcos::Cpu>));
 }
