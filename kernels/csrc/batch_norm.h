@@ -79,9 +79,10 @@ inline void check_input(const Tensor& x) {
   STD_TORCH_CHECK(x.numel() > 0, "x: expected at least one value per channel, got shape ", shape_text(x));
 }
 
-inline void check_device(const char* name, const Tensor& t, const Tensor& x) {
-  STD_TORCH_CHECK(t.is_cpu() == x.is_cpu() && t.get_device_index() == x.get_device_index(), name,
-                  ": expected the device of x, ", device_text(x), ", got ", device_text(t));
+// The result in its own layout, where that could not be written directly.
+inline Tensor finished(Tensor result, const Tensor& written) {
+  if (written.get() != result.get()) torch::stable::copy_(result, written);
+  return result;
 }
 
 // One number for each channel, in the dtype that x is computed in.

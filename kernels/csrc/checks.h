@@ -41,11 +41,15 @@ inline void check_device(const char* name, const Tensor& t, const Tensor& x) {
                   ": expected the device of x, ", device_text(x), ", got ", device_text(t));
 }
 
+inline void check_shape(const char* name, const Tensor& t, const Sizes& shape) {
+  STD_TORCH_CHECK(shape_of(t) == shape, name, ": expected shape ", list_text(shape), ", got ", shape_text(t));
+}
+
 inline void check_like(const char* name, const Tensor& t, const Tensor& x, ScalarType type, const Sizes& shape) {
   STD_TORCH_CHECK(t.scalar_type() == type, name, ": expected dtype ", torch::headeronly::toString(type), ", got ",
                   torch::headeronly::toString(t.scalar_type()));
   check_device(name, t, x);
-  STD_TORCH_CHECK(shape_of(t) == shape, name, ": expected shape ", list_text(shape), ", got ", shape_text(t));
+  check_shape(name, t, shape);
 }
 
 inline void check_pair(const char* name, const Sizes& values, int64_t least, int64_t (&out)[2]) {
