@@ -16,27 +16,9 @@
 // Half precision is computed in float32 and rounded once; indices are 64 bits wide. The derivation is in docs/maths.md.
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-
-#if defined(__CUDACC__)
-#define BCOS_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define BCOS_HOST_DEVICE inline
-#endif
+#include "numbers.h"
 
 namespace bcos {
-
-template <class T>
-struct Computing {
-  using type = float;
-};
-template <>
-struct Computing<double> {
-  using type = double;
-};
-template <class T>
-using computing_t = typename Computing<T>::type;
 
 // Which neighbours in memory are known at compile time to be one element apart.
 enum class Layout { kStrided, kRows /* pixels: NCHW */, kChannels /* channels: NHWC */ };
@@ -86,7 +68,7 @@ BCOS_HOST_DEVICE A scale_of(A cosine, A b) {
   if constexpr (power == Power::kSquare)
     return cosine;
   else
-    return std::pow(cosine + cosine_offset<A>(), b - A(1));
+    return power_of(cosine + cosine_offset<A>(), b - A(1));
 }
 
 // What backward needs of l, from y and n alone.
@@ -97,22 +79,24 @@ struct Recovered {
   A log;    // of c + delta: d log s / dB
 };
 
-// c solves c (c + delta)^(B-1) = u = |y|/n. In L = log c this is a root of f(L) = L + (B-1) log(e^L + delta) - log u,
-// which is monotone, and convex for B >= 1 (concave below): from beyond the root Newton's steps approach it from one
-// side and cannot overshoot. Dropping delta, or c beside delta, gives two bounds; the nearer is the start. For any
-// B from 1/2 to 5 three steps reach float32's precision, and up to B = 20 seven that of float64.
+// c solves c (c + delta)^(B-1) = u = |y|/n. Beside c0 = u^(1/B), which it is without delta, that says t (t + e)^(B-1) = 1
+// with t = c / c0 and e = delta / c0. In d = log2 t this is a root of f(d) = d + (B-1) log2(2^d + e), which is monotone,
+// and convex for B >= 1 (concave below): from beyond the root Newton's steps approach it from one side and cannot
+// overshoot. Dropping e, or t beside e, gives two bounds; the nearer is the start. For any B from 1/2 to 5 three steps
+// reach float32's precision, and up to B = 20 seven that of float64.
 template <class A>
 BCOS_HOST_DEVICE A cosine_from(A u, A b) {
-  if (!(u > A(0)) || std::isinf(u)) return u;  // 0, NaN, infinity
-  const A delta = cosine_offset<A>(), target = std::log(u);
-  const A without_delta = target / b, delta_alone = target - (b - A(1)) * std::log(delta);
-  A root = (b >= A(1)) == (without_delta < delta_alone) ? without_delta : delta_alone;
+  constexpr A kLargest = A(1e38);
   constexpr int kSteps = sizeof(A) == 8 ? 7 : 3;
+  const A start = power_of(u, 1 / b), slope = b - 1;
+  const A quotient = cosine_offset<A>() / start, e = quotient < kLargest ? quotient : kLargest;
+  const A bound = -slope * log2_of(e);
+  A d = (slope >= 0) == (bound < 0) ? bound : A(0);
   for (int i = 0; i < kSteps; ++i) {
-    const A c = std::exp(root);
-    root -= (root + (b - A(1)) * std::log(c + delta) - target) / (A(1) + (b - A(1)) * (c / (c + delta)));
+    const A t = exp2_of(d);
+    d -= (d + slope * log2_of(t + e)) / (1 + slope * (t / (t + e)));
   }
-  return std::exp(root);
+  return u > 0 && start < kLargest ? start * exp2_of(d) : u;  // 0, NaN, infinity
 }
 
 template <class A, Power power>
@@ -121,8 +105,9 @@ BCOS_HOST_DEVICE Recovered<A> recovered(A y, A norm, A b) {
   if constexpr (power == Power::kSquare) {
     return {std::sqrt(u), A(1), A(0)};
   } else {
-    const A c = cosine_from(u, b), offset = c + cosine_offset<A>(), log = std::log(offset);
-    return {std::exp((b - A(1)) * log), (b - A(1)) * (c / offset), log};
+    constexpr A kLog2 = A(0.693147180559945309);
+    const A c = cosine_from(u, b), offset = c + cosine_offset<A>();
+    return {power_of(offset, b - 1), (b - 1) * (c / offset), kLog2 * log2_of(offset)};
   }
 }
 
@@ -185,7 +170,7 @@ struct Energy {
 
   BCOS_HOST_DEVICE A context(int64_t, int64_t, int64_t) const { return A(0); }
   BCOS_HOST_DEVICE A term(int64_t n, int64_t c, int64_t s, A) const {
-    const A value = static_cast<A>(x.at(n, c, s));
+    const A value = widened(x.at(n, c, s));
     return value * value;
   }
   BCOS_HOST_DEVICE void finish(int64_t n, int64_t g, int64_t s, A, A sum) const {
@@ -213,10 +198,10 @@ struct Pull {
     return power == Power::kPlain ? A(1) : norm[extent.group_index(n, g, s)];
   }
   BCOS_HOST_DEVICE A term(int64_t n, int64_t c, int64_t s, A norm_here) const {
-    const A g = static_cast<A>(grad.at(n, c, s));
+    const A g = widened(grad.at(n, c, s));
     A along_lin = g, along_norm = A(0);
     if constexpr (power != Power::kPlain) {
-      const A value = static_cast<A>(y.at(n, c, s));
+      const A value = widened(y.at(n, c, s));
       const Recovered<A> at = recovered<A, power>(value, norm_here, exponent.at(c));
       along_lin = detach ? g * at.scale : g * at.scale * (A(1) + at.slope);
       along_norm = g * value * at.slope;
@@ -226,9 +211,9 @@ struct Pull {
     if constexpr (has_max_out) {
       const int64_t won = winner.at(n, c, s);
       for (int64_t m = 0; m < max_out; ++m)
-        grad_lin.at(n, c * max_out + m, s) = static_cast<T>(m == won ? along_lin : A(0));
+        grad_lin.at(n, c * max_out + m, s) = narrowed<T>(m == won ? along_lin : A(0));
     } else {
-      grad_lin.at(n, c, s) = static_cast<T>(along_lin);
+      grad_lin.at(n, c, s) = narrowed<T>(along_lin);
     }
     return along_norm;
   }
@@ -259,17 +244,17 @@ struct Respond {
     A l;
     if constexpr (has_max_out) {
       int64_t won = 0;
-      l = static_cast<A>(lin.at(n, c * max_out, s));
+      l = widened(lin.at(n, c * max_out, s));
       for (int64_t m = 1; m < max_out; ++m) {
-        const A other = static_cast<A>(lin.at(n, c * max_out + m, s));
+        const A other = widened(lin.at(n, c * max_out + m, s));
         if (other > l || (other != other && l == l)) l = other, won = m;  // the first NaN wins, as in torch.max
       }
       winner.at(n, c, s) = static_cast<uint8_t>(won);
     } else {
-      l = static_cast<A>(lin.at(n, c, s));
+      l = widened(lin.at(n, c, s));
     }
     if constexpr (power != Power::kPlain) l *= scale_of<A, power>(std::fabs(l) / norm_here, exponent.at(c));
-    y.at(n, c, s) = static_cast<T>(l);
+    y.at(n, c, s) = narrowed<T>(l);
   }
 };
 
@@ -285,7 +270,7 @@ struct NormGradient {
   BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const { return spread[extent.group_index(n, g, s)]; }
   BCOS_HOST_DEVICE void apply(int64_t n, int64_t c, int64_t s, A spread_here) const {
     T& gradient = grad.at(n, c, s);
-    gradient = static_cast<T>(static_cast<A>(gradient) - static_cast<A>(x.at(n, c, s)) * spread_here);
+    gradient = narrowed<T>(widened(gradient) - widened(x.at(n, c, s)) * spread_here);
   }
 };
 

@@ -8,26 +8,16 @@
 // with -mavx2 could be the copy that the linker keeps for everyone.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <vector>
 
 #include "../batch_norm.h"
-
-#include <torch/headeronly/util/bit_cast.h>
-
-#if defined(__GNUC__)  // clang too
-#define BCOS_INLINE __attribute__((always_inline)) inline
-#else
-#define BCOS_INLINE inline
-#endif
+#include "instruction_set.h"
 
 namespace bcos {
 namespace batch_norm {
 namespace {
-using c10::bit_cast;
-using torch::headeronly::Half;
+using cpu::run;
 
 // ---- Loops over one block: Body::run, inlined into a function for each instruction set ----
 
@@ -36,42 +26,6 @@ struct Block {
   int64_t rows, width, fold;
   int64_t folded() const { return width * fold; }
 };
-
-// c10 converts bfloat16 in a way that vectorises; float16 it does not, so that is done here, without branches.
-BCOS_INLINE uint32_t select(bool condition, uint32_t yes, uint32_t no) {  // a ?: would become a branch again
-  const uint32_t mask = -static_cast<uint32_t>(condition);
-  return (yes & mask) | (no & ~mask);
-}
-
-template <class T>
-BCOS_INLINE computing_t<T> widened(T value) {
-  return static_cast<computing_t<T>>(value);
-}
-
-BCOS_INLINE float widened(Half value) {
-  const uint32_t magnitude = uint32_t(value.x & 0x7fff) << 13, sign = uint32_t(value.x & 0x8000) << 16;
-  const uint32_t rebased = magnitude + (112u << 23);  // exponent bias 127, not 15
-  const uint32_t infinite = select(magnitude >= (31u << 23), 0x7f800000, 0);  // infinity and NaN
-  const float subnormal = bit_cast<float>(magnitude + (113u << 23)) - bit_cast<float>(113u << 23);
-  const uint32_t finite = select(magnitude < (1u << 23), bit_cast<uint32_t>(subnormal), rebased);
-  return bit_cast<float>(sign | finite | infinite);
-}
-
-template <class T>
-BCOS_INLINE T narrowed(computing_t<T> value) {
-  return static_cast<T>(value);
-}
-
-template <>
-BCOS_INLINE Half narrowed<Half>(float value) {  // to nearest, ties to even
-  const uint32_t bits = bit_cast<uint32_t>(value), magnitude = bits & 0x7fffffff;
-  const uint32_t normal = (magnitude + 0xfff + (magnitude >> 13 & 1) - (112u << 23)) >> 13;
-  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - bit_cast<uint32_t>(0.5f);
-  uint32_t result = select(magnitude < (113u << 23), subnormal, normal);
-  result = select(magnitude >= (143u << 23), 0x7c00, result);  // 65536 and more
-  result = select(magnitude > (255u << 23), 0x7e00, result);    // NaN
-  return Half(static_cast<uint16_t>((bits >> 16 & 0x8000) | result), Half::from_bits());
-}
 
 // f.add<n>(i, step, c) adds the elements i, i + step, ... (n of them) to the sums at c.
 template <class F>
@@ -288,52 +242,6 @@ struct AddSquares {
     }
   }
 };
-
-// ---- Which instruction set ----
-
-enum class InstructionSet { kPortable, kAvx2, kAvx512 };
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define BCOS_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define BCOS_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
-
-InstructionSet best_instruction_set() {
-  __builtin_cpu_init();
-  const char* wanted = std::getenv("ATEN_CPU_CAPABILITY");  // PyTorch's own switch: default, avx2, avx512
-  if (wanted && !std::strcmp(wanted, "default")) return InstructionSet::kPortable;
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
-    return InstructionSet::kPortable;
-  if (wanted && !std::strcmp(wanted, "avx2")) return InstructionSet::kAvx2;
-  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return has_avx512 ? InstructionSet::kAvx512 : InstructionSet::kAvx2;
-}
-
-template <class Body, class... Args>
-BCOS_AVX2 void run_avx2(Args... args) {
-  Body::run(args...);
-}
-
-template <class Body, class... Args>
-BCOS_AVX512 void run_avx512(Args... args) {
-  Body::run(args...);
-}
-
-template <class Body, class... Args>
-void run(Args... args) {
-  static const InstructionSet set = best_instruction_set();
-  switch (set) {
-    case InstructionSet::kAvx512: return run_avx512<Body>(args...);
-    case InstructionSet::kAvx2: return run_avx2<Body>(args...);
-    default: return Body::run(args...);
-  }
-}
-#else
-template <class Body, class... Args>
-void run(Args... args) {
-  Body::run(args...);
-}
-#endif
 
 // ---- The blocks of a tensor ----
 
