@@ -1,296 +1,530 @@
-"""The operators, compiled or not, against the formula written out over patches in float64."""
+"""The layers' operators, compiled or not, against the formula written out over patches in float64."""
 
-import contextlib
+import math
 import re
+from dataclasses import replace
 
+import bcos_kernels
 import pytest
 import torch
-from bcos_kernels import reference, scale
+from bcos_kernels import reference
+from conftest import EPS, OPERATORS, SAMPLES, Implementation, Sample, formula, formula_gradients
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-EPS = 1e-6
-OPERATORS = torch.ops.bcos_kernels
+HALVES = (torch.bfloat16, torch.float16)
+CPU = Implementation(
+    "cpu", OPERATORS.conv2d, OPERATORS.conv2d_backward, OPERATORS.linear, OPERATORS.linear_backward
+)
+detached = pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
 
 
-def test_forward(sample, combination, implementation, oracle, assert_close):
+def layer(sample: Sample, x, weight, exponent=None, detach=False):
+    """The public function."""
+    b = sample.b if exponent is None else exponent
+    options = {"b": b, "max_out": sample.max_out, "detach": detach}
+    if sample.linear:
+        return bcos_kernels.linear(x, weight, **options)
+    window = dict(zip(("stride", "padding", "dilation", "groups"), sample.window, strict=True))
+    return bcos_kernels.conv2d(x, weight, **window, **options)
+
+
+def on_cpu(*tensors):
+    return [t if t is None else t.detach().cpu() for t in tensors]
+
+
+def test_forward(sample, combination, implementation, assert_close):
     dtype, layout = combination
-    _, lin, x = sample.tensors(dtype, layout, implementation.device)
-    y, norm = implementation.scale(lin, x, *sample.options, False, EPS)
-    expected_y, expected_norm = oracle(lin.cpu(), x.cpu(), sample)
+    x, weight, exponent, _ = sample.tensors(dtype, layout, implementation.device)
+    y, norm, winner = implementation.forward(sample, x, weight, exponent)
+    expected_y, expected_norm = formula(*on_cpu(x, weight, exponent), sample)
     assert_close(y, expected_y, dtype)
-    assert_close(norm, expected_norm, torch.float64 if dtype == torch.float64 else torch.float32)
+    if exponent is None and sample.b == 1:
+        assert norm.shape == (0,)
+    else:
+        assert_close(norm, expected_norm, torch.float64 if dtype == torch.float64 else torch.float32)
+    assert winner.shape == (sample.y_shape if sample.max_out > 1 else (0,))
+    assert winner.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
-def test_backward(sample, combination, implementation, detach, gradients, assert_close):
+@detached
+def test_backward(sample, combination, implementation, detach, assert_close):
     dtype, layout = combination
-    grad, lin, x = sample.tensors(dtype, layout, implementation.device)
-    _, norm = implementation.scale(lin, x, *sample.options, detach, EPS)
-    expected_lin, expected_x = gradients(grad.cpu(), lin.cpu(), x.cpu(), sample, detach)
-    for need_x in (True, False):
-        grad_lin, grad_x = implementation.scale_backward(grad, lin, x, norm, *sample.options, detach, need_x)
-        assert_close(grad_lin, expected_lin, dtype)
-        if need_x and not detach:
-            assert_close(grad_x, expected_x, dtype)
-        else:  # not asked for, or zero by definition
-            assert grad_x.shape == (0,)
-            assert grad_x.dtype == dtype
+    x, weight, exponent, grad = sample.tensors(dtype, layout, implementation.device)
+    saved = implementation.forward(sample, x, weight, exponent, detach)
+    expected = formula_gradients(*on_cpu(x, weight, exponent, grad), sample, detach)
+    found = implementation.backward(sample, grad, x, weight, exponent, saved, detach)
+    for actual, value in zip(found, expected, strict=False):
+        assert_close(actual, value, sums=True)
+    assert exponent is not None or found[2].shape == (0,)
 
 
-@pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
+def test_only_what_is_needed(sample, implementation):
+    x, weight, exponent, grad = sample.tensors(torch.float32, "channels_last", implementation.device)
+    saved = implementation.forward(sample, x, weight, exponent)
+    everything = implementation.backward(sample, grad, x, weight, exponent, saved)
+    for i in range(3):
+        needs = [j == i for j in range(3)]
+        found = implementation.backward(sample, grad, x, weight, exponent, saved, False, needs)
+        for j, gradient in enumerate(found):
+            if j == i:
+                torch.testing.assert_close(gradient, everything[i])
+            else:
+                assert gradient.shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_float32_weights_with_half_precision_inputs(sample, dtype, implementation, assert_close):
+    """What autocast does: the filters keep their precision, and their gradient its dtype."""
+    device = implementation.device
+    x, weight, exponent, grad = sample.tensors(dtype, "channels_last", device, weight_dtype=torch.float32)
+    saved = implementation.forward(sample, x, weight, exponent)
+    assert_close(saved[0], formula(*on_cpu(x, weight, exponent), sample)[0], dtype)
+    found = implementation.backward(sample, grad, x, weight, exponent, saved)
+    expected = formula_gradients(*on_cpu(x, weight, exponent, grad), sample)
+    assert found[1].dtype == torch.float32
+    assert_close(found[0], expected[0], dtype, sums=True)
+    assert_close(found[1].to(dtype), expected[1], dtype, sums=True)
+
+
+@detached
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_autograd(sample, device, layout, detach, gradients, assert_close):
-    grad, lin, x = (t.requires_grad_() for t in sample.tensors(torch.float64, layout, device))
-    y = scale(lin, x, **sample.window, detach=detach)
-    found = torch.autograd.grad(y, (lin, x), grad, allow_unused=True)
-    expected = gradients(grad.cpu(), lin.cpu(), x.cpu(), sample, detach)
-    assert_close(found[0], expected[0])
-    assert (found[1] is None) == detach
-    if not detach:
-        assert_close(found[1], expected[1])
+def test_autograd(sample, device, layout, detach, assert_close):
+    x, weight, exponent, grad = sample.tensors(torch.float64, layout, device)
+    leaves = [t.requires_grad_() for t in (x, weight, exponent) if t is not None]
+    y = layer(sample, x, weight, exponent, detach)
+    found = torch.autograd.grad(y, leaves, grad)
+    expected = formula_gradients(*on_cpu(x, weight, exponent, grad), sample, detach)
+    for actual, value in zip(found, expected, strict=True):
+        assert_close(actual, value)
 
 
-def test_grad_of_another_layout(sample, device, gradients, assert_close):
+def test_grad_of_another_layout(sample, device, assert_close):
     """What the next layer sends back need not have our layout: channels-last against contiguous, and expanded."""
-    _, lin, x = sample.tensors(torch.float32, "channels_last", device)
-    for grad in (sample.tensors(torch.float32, "contiguous", device)[0], lin.new_ones(()).expand(lin.shape)):
-        _, norm = OPERATORS.scale(lin, x, *sample.options, False, EPS)
-        found = OPERATORS.scale_backward(grad, lin, x, norm, *sample.options, False, True)
-        for actual, expected in zip(found, gradients(grad.cpu(), lin.cpu(), x.cpu(), sample), strict=True):
-            assert_close(actual, expected)
+    x, weight, exponent, _ = sample.tensors(torch.float32, "channels_last", device)
+    operators = replace(CPU, device=device)
+    saved = operators.forward(sample, x, weight, exponent)
+    for grad in (sample.tensors(torch.float32, "contiguous", device)[3], x.new_ones(()).expand(sample.y_shape)):
+        found = operators.backward(sample, grad, x, weight, exponent, saved)
+        expected = formula_gradients(*on_cpu(x, weight, exponent, grad), sample)
+        for actual, value in zip(found, expected, strict=False):
+            assert_close(actual, value)
+
+
+SIDES = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@st.composite
+def calls(draw):
+    """Any layer at all: dense, grouped or depthwise, or linear; widths beside and beyond the vectors' lengths."""
+    linear, groups = draw(st.booleans()), 1
+    widths = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    if not linear and draw(st.integers(0, 2)) == 0:
+        groups = draw(st.integers(1, 6))
+        widths = (groups * draw(st.integers(1, 5)), groups * draw(st.integers(1, 5)))
+    kernel_size, dilation = draw(SIDES), draw(SIDES)
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    least = [max(1, d * (k - 1) + 1 - 2 * p) for k, d, p in zip(kernel_size, dilation, padding, strict=True)]
+    exponent = draw(st.sampled_from([None, None, (), (widths[1],)]))
+    sample = Sample(
+        name="x" * draw(st.integers(0, 30)),
+        channels=widths[0],
+        out_channels=widths[1],
+        size=tuple(n + draw(st.integers(0, 8)) for n in least),
+        batch=draw(st.integers(1, 4)),
+        kernel_size=kernel_size,
+        stride=draw(SIDES),
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        b=draw(st.sampled_from([1, 1.1, 1.5, 2, 2, 2.5, 4])),
+        exponent=exponent,
+        max_out=draw(st.sampled_from([1, 1, 2, 3])),
+        linear=linear,
+    )
+    dtype = draw(st.sampled_from([torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16]))
+    return sample, dtype, draw(st.sampled_from(["contiguous", "channels_last", "crop"])), draw(st.booleans())
+
+
+@given(calls())
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+def test_random_layers(call):
+    sample, dtype, layout, detach = call
+    x, weight, exponent, grad = sample.tensors(dtype, layout)
+    saved = CPU.forward(sample, x, weight, exponent, detach)
+    found = [saved[0], *CPU.backward(sample, grad, x, weight, exponent, saved, detach)]
+    expected = [formula(x, weight, exponent, sample)[0]]
+    expected += formula_gradients(x, weight, exponent, grad, sample, detach)
+    rounding = torch.finfo(dtype).eps if dtype in HALVES else {torch.float32: 2e-6, torch.float64: 1e-12}[dtype]
+    for actual, value in zip(found, expected, strict=False):
+        largest = value.abs().max()
+        # A gradient may be a sum that cancels: then what is lost is measured by the terms, of which there are many.
+        room = largest + 1e-3 * len(grad.flatten()) ** 0.5 * (dtype != torch.float64 and actual is not found[0])
+        assert (actual.double() - value).abs().max() <= rounding * room + (6e-8 if dtype in HALVES else 0)
 
 
 def test_fake_has_the_layout_of_the_real_one(sample, combination, device):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     tensors = sample.tensors(*combination, device)
+    operators = replace(CPU, device=device)
 
-    def call(grad, lin, x):
-        y, norm = OPERATORS.scale(lin, x, *sample.options, False, EPS)
-        backward = (OPERATORS.scale_backward(grad, lin, x, norm, *sample.options, d, True) for d in (False, True))
-        return [y, norm, *next(backward), *next(backward)]
+    def call(x, weight, exponent, grad):
+        saved = operators.forward(sample, x, weight, exponent)
+        gradients = (operators.backward(sample, grad, x, weight, exponent, saved, d) for d in (False, True))
+        return [*saved, *next(gradients), *next(gradients)]
 
     real = call(*tensors)
     with FakeTensorMode() as mode:
-        fake = call(*(mode.from_tensor(t) for t in tensors))
+        fake = call(*(t if t is None else mode.from_tensor(t) for t in tensors))
     for actual, expected in zip(real, fake, strict=True):
         assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
         if actual.numel():  # torch's own empty_like differs from its fake in the strides of nothing
             assert actual.stride() == expected.stride()
 
 
-def test_registration_passes_opcheck(sample, device):
-    grad, lin, x = sample.tensors(torch.float64, "channels_last", device)
-    _, norm = OPERATORS.scale(lin, x, *sample.options, False, EPS)
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    inputs = (lin.requires_grad_(), x.requires_grad_(), *sample.options, False, EPS)
-    torch.library.opcheck(OPERATORS.scale.default, inputs, test_utils=checks)
-    backward = (grad, lin.detach(), x.detach(), norm, *sample.options, False, True)
-    torch.library.opcheck(OPERATORS.scale_backward.default, backward, test_utils=checks)
-
-
 # opcheck reads .grad of every output, y included
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
-@pytest.mark.parametrize("detach", [False, True])
+IGNORE_GRAD_OF_Y = pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning"
+)
+
+
+@IGNORE_GRAD_OF_Y
+def test_registration_passes_opcheck(sample, device):
+    x, weight, exponent, grad = sample.tensors(torch.float64, "channels_last", device)
+    options = (sample.b, *(() if sample.linear else sample.window), sample.max_out, False)
+    saved = replace(CPU, device=device).forward(sample, x, weight, exponent)
+    name = "linear" if sample.linear else "conv2d"
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    backward = getattr(OPERATORS, f"{name}_backward").default
+    torch.library.opcheck(
+        backward, (grad, x, weight, exponent, *saved, *options, True, True, True), test_utils=checks
+    )
+    leaves = [t if t is None else t.requires_grad_() for t in (x, weight, exponent)]
+    torch.library.opcheck(getattr(OPERATORS, name).default, (*leaves, *options, EPS), test_utils=checks)
+
+
+@IGNORE_GRAD_OF_Y
+@detached
 def test_dynamic_shapes_pass_opcheck(device, detach):
     x = torch.randn(2, 4, 6, 5, dtype=torch.float64, device=device, requires_grad=True)
-    lin = torch.randn(2, 6, 6, 5, dtype=torch.float64, device=device, requires_grad=True)
-    window = ((3, 3), (1, 1), (1, 1), (1, 1), 2)
-    torch.library.opcheck(OPERATORS.scale.default, (lin, x, 1.5, *window, detach, EPS))
+    weight = torch.randn(6, 2, 3, 3, dtype=torch.float64, device=device, requires_grad=True)
+    window = ((1, 1), (1, 1), (1, 1), 2)
+    torch.library.opcheck(OPERATORS.conv2d.default, (x, weight, None, 1.5, *window, 1, detach, EPS))
+    rows, units = x.detach()[..., :4].requires_grad_(), weight.detach()[:, 0, 0, :1].repeat(1, 4).requires_grad_()
+    torch.library.opcheck(OPERATORS.linear.default, (rows, units, None, 1.5, 1, detach, EPS))
 
 
-@pytest.mark.parametrize("b", [1, 1.5, 2, 3])
-def test_gradcheck_and_gradgradcheck(device, b):
+def positive(generator, *shape):
+    """Away from zero, where |l|^(b-1) has no second derivative."""
+    return (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.3).requires_grad_()
+
+
+@pytest.mark.parametrize("b", [1, 1.5, 2, 3, "tensor"])
+@pytest.mark.parametrize("kind", ["conv2d", "linear", "max_out"])
+def test_gradcheck_and_gradgradcheck(device, b, kind):
     generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):  # away from zero, where |l|^(b-1) has no second derivative
-        t = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.3
-        signs = torch.randint(2, shape, generator=generator) * 2 - 1
-        return (t * signs).to(device).requires_grad_()
-
-    lin, x = draw(1, 4, 2, 2), draw(1, 2, 2, 3)
-    window = {"kernel_size": (2, 2), "stride": (2, 1), "padding": (1, 0), "groups": 2, "b": b}
-    assert torch.autograd.gradcheck(lambda lin, x: scale(lin, x, **window), (lin, x))
-    assert torch.autograd.gradgradcheck(lambda lin, x: scale(lin, x, **window), (lin, x))
+    max_out = 2 if kind == "max_out" else 1
+    sample = Sample("", 4, 4, (3, 3), 1, (2, 2), (2, 1), (0, 0), groups=2, max_out=max_out, linear=kind == "linear")
+    sample = replace(sample, groups=1) if sample.linear else sample
+    x, weight = (positive(generator, *shape).to(device) for shape in (sample.x_shape, sample.weight_shape))
+    inputs = [x.detach().requires_grad_(), weight.detach().requires_grad_()]
+    if b == "tensor":
+        inputs.append((positive(generator, 4) + 1).detach().to(device).requires_grad_())
+    else:
+        sample = replace(sample, b=b)
+    assert torch.autograd.gradcheck(lambda *leaves: layer(sample, *leaves), inputs)
+    assert torch.autograd.gradgradcheck(lambda *leaves: layer(sample, *leaves), inputs)
 
 
 def test_detached_factor_stays_constant_in_the_second_derivative(device):
-    """y = s l with s constant: the gradient of l is s, and s has no gradient of its own."""
-    x, lin = torch.randn(2, 4, 5, 5, device=device), torch.randn(2, 6, 5, 5, device=device, requires_grad=True)
-    y = scale(lin, x, b=2, kernel_size=(3, 3), padding=(1, 1), detach=True)
-    weights = torch.ones_like(y, requires_grad=True)
-    (first,) = torch.autograd.grad(y, lin, weights, create_graph=True)
-    torch.testing.assert_close(first * lin, y)
-    assert torch.autograd.grad(first.sum(), lin, allow_unused=True, retain_graph=True)[0] is None
-    torch.testing.assert_close(torch.autograd.grad(first.sum(), weights)[0], first)
+    """y = W(x) x with W(x) constant: the gradient of x is W(x) v, which does not depend on x any more."""
+    x = torch.randn(2, 4, 5, 5, device=device, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 4, 3, 3, device=device, dtype=torch.float64)
+    y = bcos_kernels.conv2d(x, weight, padding=(1, 1), detach=True)
+    v = torch.ones_like(y, requires_grad=True)
+    (first,) = torch.autograd.grad(y, x, v, create_graph=True)
+    torch.testing.assert_close((first * x).sum(), y.sum())
+    assert torch.autograd.grad(first.sum(), x, allow_unused=True, retain_graph=True)[0] is None
+    (back,) = torch.autograd.grad((first * x.detach()).sum(), v)
+    torch.testing.assert_close(back, y.detach())
 
 
-def test_only_one_input_needs_a_gradient(device, gradients, assert_close):
-    x, lin = torch.randn(2, 4, 5, 5, device=device), torch.randn(2, 6, 5, 5, device=device)
-    window = {"b": 2, "kernel_size": (3, 3), "padding": (1, 1)}
-    both = [t.clone().requires_grad_() for t in (lin, x)]
-    scale(*both, **window).square().sum().backward()
-    for index in range(2):
-        inputs = [lin, x]
-        inputs[index] = inputs[index].clone().requires_grad_()
-        scale(*inputs, **window).square().sum().backward()
-        torch.testing.assert_close(inputs[index].grad, both[index].grad, rtol=0, atol=0)
+def test_keeps_only_input_filters_response_and_norm(sample, device):
+    x, weight, exponent, _ = sample.tensors(torch.float32, "channels_last", device)
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = layer(sample, x, weight, exponent)
+    numbers = {t.data_ptr(): t.numel() * t.element_size() for t in kept if t.numel()}
+    norm = sample.batch * sample.groups * math.prod(sample.out_size) if not sample.linear else y[..., 0].numel()
+    scaled = exponent is not None or sample.b != 1
+    allowed = 4 * (x.numel() + weight.numel() + (y.numel() + norm if scaled else 0))
+    allowed += 0 if exponent is None else 4 * exponent.numel()
+    allowed += y.numel() if sample.max_out > 1 else 0
+    assert sum(numbers.values()) <= allowed
 
 
-@pytest.mark.parametrize("detach", [False, True])
-def test_compile_in_one_graph(device, detach):
-    """No graph break, and the same numbers; aot_eager traces forward and backward without generating code."""
+@pytest.mark.parametrize("which", ["x", "weight", "y"])
+def test_what_backward_needs_may_not_be_changed_in_place(which):
+    x, weight = torch.randn(1, 4, 5, 5), torch.randn(6, 4, 3, 3, requires_grad=True)
+    y = bcos_kernels.conv2d(x, weight)
+    with torch.no_grad():
+        {"x": x, "weight": weight, "y": y}[which].relu_()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.sum().backward()
 
-    def layer(lin, x):
-        return scale(lin * 1.5, x, b=2, kernel_size=(3, 3), padding=(1, 1), detach=detach).relu().sum()
 
-    results = []
-    for call in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(2, 4, 6, 5, generator=generator).to(device).requires_grad_()
-        lin = torch.randn(2, 8, 6, 5, generator=generator).to(device).requires_grad_()
-        value = call(lin, x)
-        results.append((value, *torch.autograd.grad(value, (lin, x), allow_unused=True)))
-    for eager, compiled in zip(*results, strict=True):
-        if eager is None:  # autograd says none, the compiled graph says none or zero
-            assert compiled is None or not compiled.any()
-        else:
-            torch.testing.assert_close(compiled, eager, rtol=0, atol=0)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_autocast_shortens_the_input_alone(sample, device, dtype):
+    if device == "cpu" and dtype == torch.float16:
+        pytest.skip("one short dtype is enough for the CPU's autocast")
+    x, weight, exponent, _ = sample.tensors(torch.float32, "channels_last", device)
+    weight.requires_grad_()
+    with torch.autocast(device, dtype):
+        y = layer(sample, x, weight, exponent)
+    expected = layer(sample, x.to(dtype), weight, exponent)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    (gradient,) = torch.autograd.grad(y.sum(), weight)
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), weight)[0], rtol=0, atol=0)
+    with torch.autocast(device, dtype):
+        assert layer(sample, x.double(), weight.double(), exponent).dtype == torch.float64
+
+
+FEW = [s for s in SAMPLES if s.batch and 0 not in s.size and ("3x3" in s.name or "groups" in s.name or s.linear)]
+
+
+@pytest.mark.parametrize("few", FEW, ids=lambda s: s.name)
+@pytest.mark.parametrize("over", [(0, None), (None, 0), (0, 0)], ids=str)
+def test_vmap(few, over):
+    x, weight, exponent, _ = few.tensors()
+    x, weight = (t if d is None else torch.stack([t, t.flip(0) * 2]) for t, d in zip((x, weight), over, strict=True))
+    found = torch.vmap(lambda x, w: layer(few, x, w, exponent), over)(x, weight)
+    for i in range(2):
+        one = [t if d is None else t[i] for t, d in zip((x, weight), over, strict=True)]
+        torch.testing.assert_close(found[i], layer(few, *one, exponent))
+
+
+@pytest.mark.parametrize("few", FEW, ids=lambda s: s.name)
+def test_gradients_per_example(few):
+    x, weight, exponent, _ = few.tensors()
+
+    def loss(weight, x):
+        return layer(replace(few, batch=1), x[None], weight, exponent).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(weight, x)
+    for i in range(len(x)):
+        leaf = weight.clone().requires_grad_()
+        torch.testing.assert_close(found[i], torch.autograd.grad(loss(leaf, x[i]), leaf)[0])
+
+
+@detached
+@pytest.mark.parametrize("kind", ["conv2d", "linear"])
+def test_compiles_without_graph_breaks(device, detach, kind):
+    sample = Sample("", 4, 6, padding=(1, 1), groups=2, b=1.5) if kind == "conv2d" else Sample("", 4, 6, linear=True)
+
+    def call(x, weight):
+        return layer(sample, x * 2, weight, detach=detach).square().sum()
+
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch in (2, 3):
+        x, weight, _, _ = replace(sample, batch=batch).tensors(torch.float32, device=device)
+        results = []
+        for function in (call, compiled):
+            leaves = [t.clone().requires_grad_() for t in (x, weight)]
+            results.append((function(*leaves), *torch.autograd.grad(function(*leaves), leaves)))
+        for eager, value in zip(*results, strict=True):
+            torch.testing.assert_close(value, eager)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("where", ["lin", "x"])
+@pytest.mark.parametrize("where", ["x", "weight", "grad"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("b", [1, 1.5, 2])
 def test_not_finite_values_propagate_as_in_the_formula(implementation, value, where, layout, b):
-    memory_format = getattr(torch, layout.replace("contiguous", "contiguous_format"))
-    generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(2, c, 6, 5, generator=generator).double() for c in (8, 8, 4)]
-    tensors[1 if where == "lin" else 2][1, 2, 3, 4] = value
-    window = (b, (3, 3), (1, 1), (1, 1), (1, 1), 2)
-    kinds = []
-    for scale_, backward, device in (
-        (implementation.scale, implementation.scale_backward, implementation.device),
-        (reference.scale, reference.scale_backward, "cpu"),
-    ):
-        grad, lin, x = (t.to(device).contiguous(memory_format=memory_format) for t in tensors)
-        y, norm = scale_(lin, x, *window, False, EPS)
-        results = [y, norm]
-        for detach in (False, True):
-            results += backward(grad, lin, x, norm, *window, detach, True)
-        kinds.append([(t.isnan().cpu(), t.isposinf().cpu(), t.isneginf().cpu()) for t in results])
-        assert y.isfinite()[0].all(), "another image was affected"
-        assert not y.isfinite().all() or not norm.isfinite().all()  # n = inf: y = 0; b = 1: nan to the power of 0 is 1
-    for found, expected in zip(*kinds, strict=True):
-        for actual, wanted in zip(found, expected, strict=True):
-            assert torch.equal(actual, wanted)
+    sample = Sample("", 4, 8, (6, 5), padding=(1, 1), groups=2, b=b)
+    x, weight, _, grad = sample.tensors(torch.float32, layout, implementation.device)
+    {"x": x, "weight": weight, "grad": grad}[where][1, 1, 2, 2] = value
+    saved = implementation.forward(sample, x, weight, None)
+    y, norm = formula(*on_cpu(x, weight), None, sample)
+    for actual, expected in zip(saved[: 1 if b == 1 else 2], (y, norm), strict=False):
+        assert torch.equal(actual.isfinite().cpu(), expected.isfinite())
+        assert torch.equal(actual.isnan().cpu(), expected.isnan())
+    found = implementation.backward(sample, grad, x, weight, None, saved)
+    expected = formula_gradients(*on_cpu(x, weight, None, grad), sample)
+    for actual, wanted in zip(found, expected, strict=False):  # what is not finite must not come out finite
+        assert not (actual.isfinite().cpu() & ~wanted.isfinite()).any()
+        if where == "grad":
+            assert torch.equal(actual.isfinite().cpu(), wanted.isfinite())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_zero_input_gives_zero_and_finite_gradients(sample, dtype, implementation):
-    grad, lin, x = sample.tensors(dtype, "channels_last", implementation.device)
-    lin, x = torch.zeros_like(lin), torch.zeros_like(x)
-    y, norm = implementation.scale(lin, x, *sample.options, False, EPS)
-    assert not y.any()
-    torch.testing.assert_close(norm, torch.full_like(norm, EPS**0.5))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("which", ["x", "weight", "both"])
+def test_zeros_give_zero_and_finite_gradients(sample, dtype, which, implementation):
+    x, weight, exponent, grad = sample.tensors(dtype, "channels_last", implementation.device)
+    for name, tensor in (("x", x), ("weight", weight)):
+        if which in (name, "both"):
+            tensor.zero_()
+    saved = implementation.forward(sample, x, weight, exponent)
+    assert not saved[0].any()
     for detach in (False, True):
-        grad_lin, grad_x = implementation.scale_backward(grad, lin, x, norm, *sample.options, detach, True)
-        assert grad_lin.isfinite().all()
-        assert not grad_x.any()
+        found = implementation.backward(sample, grad, x, weight, exponent, saved, detach)
+        assert all(t.isfinite().all() for t in found)
+        assert which == "x" or not found[1].any()
 
 
-def test_result_does_not_depend_on_the_number_of_threads():
-    x, lin = torch.randn(3, 48, 33, 31), torch.randn(3, 64, 33, 31)
-    grad, window = torch.randn_like(lin), (1.5, (3, 3), (1, 1), (1, 1), (1, 1), 2)
-    for memory_format in (torch.contiguous_format, torch.channels_last):
-        results = []
-        for num_threads in (1, 2, 3):
-            with threads(num_threads):
-                tensors = [t.contiguous(memory_format=memory_format) for t in (grad, lin, x)]
-                y, norm = OPERATORS.scale(*tensors[1:], *window, False, EPS)
-                results.append((y, norm, *OPERATORS.scale_backward(*tensors, norm, *window, False, True)))
-        for other in results[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+def test_a_filter_of_zeros_leaves_the_others_alone(implementation, assert_close):
+    sample = Sample("", padding=(1, 1))
+    x, weight, _, grad = sample.tensors(torch.float64, device=implementation.device)
+    weight[3] = 0
+    saved = implementation.forward(sample, x, weight, None)
+    assert not saved[0][:, 3].any()
+    found = implementation.backward(sample, grad, x, weight, None, saved)
+    expected = formula_gradients(*on_cpu(x, weight, None, grad), sample)
+    rest = [i for i in range(8) if i != 3]
+    assert_close(found[1][rest], expected[1][rest])
+    assert not found[1][3].any()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_norms_of_filters_neither_overflow_nor_underflow(implementation, size, assert_close):
+    sample = Sample("", padding=(1, 1))
+    x, weight, _, _ = sample.tensors(torch.float32, device=implementation.device)
+    expected = formula(*on_cpu(x, weight), None, sample)[0]
+    assert_close(implementation.forward(sample, x, weight * size, None)[0], expected)
+
+
+@pytest.mark.parametrize("b", [1.01, 1.25, 1.5, 2.5, 4, 8])
+def test_cosines_of_all_sizes_are_recovered(implementation, b):
+    """A response of cosine c, from 1 down to far below the offset: dL/dl from y and n alone."""
+    cosines = torch.logspace(0, -9, 400)
+    x = torch.stack([cosines, (1 - cosines.double().square()).clamp(min=0).sqrt().float()], 1)
+    weight = torch.tensor([[1.0, 0.0]])
+    sample = Sample("", 2, 1, (1, 1), len(x), b=b, linear=True)
+    x = x.view(sample.x_shape)
+    saved = implementation.forward(sample, x, weight, None)
+    grad = torch.ones(sample.y_shape)
+    found = implementation.backward(sample, grad, x, weight, None, saved)[0]
+    expected = formula_gradients(x, weight, None, grad, sample)[0]
+    largest = expected[..., 0].abs()
+    relative = ((found - expected)[..., 0].abs() / largest).flatten()
+    normal = saved[0].flatten().abs() > 1e-36  # below that float32 has fewer digits of y itself
+    assert relative[normal].max() < 1e-5
 
 
 def test_repeats_bit_for_bit(device):
-    x, lin = torch.randn(4, 64, 17, 13, device=device), torch.randn(4, 64, 17, 13, device=device)
-    x, lin = (t.contiguous(memory_format=torch.channels_last) for t in (x, lin))
-    window = (2.0, (3, 3), (1, 1), (1, 1), (1, 1), 1)
-    y, norm = OPERATORS.scale(lin, x, *window, False, EPS)
-    first = [y, norm, *OPERATORS.scale_backward(y, lin, x, norm, *window, False, True)]
+    sample = Sample("", 64, 64, (17, 13), 4, padding=(1, 1))
+    x, weight, _, grad = sample.tensors(torch.float32, "channels_last", device)
+    operators = replace(CPU, device=device)
+
+    def call():
+        saved = operators.forward(sample, x, weight, None)
+        return [*saved, *operators.backward(sample, grad, x, weight, None, saved)]
+
+    first = call()
     for _ in range(3):
-        again_y, again_norm = OPERATORS.scale(lin, x, *window, False, EPS)
-        again = [again_y, again_norm, *OPERATORS.scale_backward(y, lin, x, norm, *window, False, True)]
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(first, call(), strict=True))
 
 
 def test_inputs_stay_as_they_were(sample, device):
     tensors = sample.tensors(torch.float32, "channels_last", device)
-    copies = [t.clone() for t in tensors]
-    _, norm = OPERATORS.scale(*tensors[1:], *sample.options, False, EPS)
-    OPERATORS.scale_backward(*tensors, norm, *sample.options, False, True)
-    assert all(torch.equal(a, b) for a, b in zip(tensors, copies, strict=True))
+    copies = [t if t is None else t.clone() for t in tensors]
+    x, weight, exponent, grad = tensors
+    operators = replace(CPU, device=device)
+    saved = operators.forward(sample, x, weight, exponent)
+    kept = [t.clone() for t in saved]
+    operators.backward(sample, grad, x, weight, exponent, saved)
+    for tensor, copy in zip((*tensors, *saved), (*copies, *kept), strict=True):
+        assert tensor is copy or torch.equal(tensor, copy)
 
 
 GOOD = {
-    "lin": torch.zeros(2, 8, 5, 5),
     "x": torch.zeros(2, 4, 5, 5),
+    "weight": torch.ones(8, 4, 3, 3),
     "b": 2.0,
-    "kernel_size": [3, 3],
     "stride": [1, 1],
     "padding": [1, 1],
     "dilation": [1, 1],
     "groups": 1,
+    "max_out": 1,
 }
 BAD = [
     ({"b": 0.5}, "b: expected a finite number >= 1, got 0.5"),
     ({"b": float("nan")}, "b: expected a finite number >= 1, got nan"),
     ({"b": float("inf")}, "b: expected a finite number >= 1, got inf"),
-    ({"x": torch.zeros(4, 5, 5)}, "expected 4 dimensions"),
-    ({"lin": torch.zeros(8, 5, 5)}, "expected 4 dimensions"),
-    ({"x": torch.zeros(2, 4, 5, 5).double()}, "expected (one floating-point dtype|dtype Float, got Double)"),
-    (
-        {"lin": torch.zeros(2, 8, 5, 5).int(), "x": torch.zeros(2, 4, 5, 5).int()},
-        "(one floating-point|float32.*got Int)",
-    ),
-    ({"groups": 3}, "groups: expected a divisor of the channels of x and lin, got 3 for 4 and 8"),
-    ({"groups": 0}, "groups: expected a divisor of the channels of x and lin, got 0 for 4 and 8"),
-    ({"padding": [0, 0]}, r"lin: expected shape \(2, 8, 3, 3\).*got \(2, 8, 5, 5\)"),
-    ({"lin": torch.zeros(1, 8, 5, 5)}, r"lin: expected shape \(2, 8, 5, 5\).*got \(1, 8, 5, 5\)"),
+    ({"x": torch.zeros(4, 5, 5)}, "x.*: expected 4 dimensions"),
+    ({"weight": torch.zeros(8, 4)}, "weight: expected 4 dimensions"),
+    ({"x": torch.zeros(2, 4, 5, 5).double()}, "weight: expected the dtype of x, .*(ouble|float64).*got (F|torch.f)loat"),
+    ({"x": torch.zeros(2, 4, 5, 5).int()}, "x.*: expected f.*got .*(Int|int32)"),
+    ({"x": torch.zeros(2, 5, 5, 5)}, "x: expected 4 channels"),
+    ({"groups": 3}, "groups: expected a positive divisor of the 4 input channels and the 8 outputs, got 3"),
+    ({"groups": 0}, "groups: expected a positive divisor of the 4 input channels and the 8 outputs, got 0"),
+    ({"max_out": 3}, "max_out: expected a.* divisor of the 8 filters.*got 3"),
+    ({"max_out": 0}, "max_out: expected a.* divisor of the 8 filters.*got 0"),
+    ({"stride": [1]}, "stride: expected two numbers"),
+    ({"stride": [1, 0]}, "stride: expected .*got .*0"),
+    ({"padding": [-1, 1]}, "padding: expected .*got .*-1"),
+    ({"dilation": [1, 0]}, "dilation: expected .*got .*0"),
+    ({"padding": [0, 0], "dilation": [3, 1]}, r"weight: its window .*does not fit into x of shape \(2, 4, 5, 5\)"),
 ]
-BAD_WINDOWS = [
-    ({"kernel_size": [3]}, "kernel_size: expected two numbers (height, width), got 1"),
-    ({"kernel_size": [0, 3]}, "kernel_size: expected numbers >= 1, got 0"),
-    ({"stride": [1, 0]}, "stride: expected numbers >= 1, got 0"),
-    ({"padding": [-1, 1]}, "padding: expected numbers >= 0, got -1"),
-    ({"dilation": [1, 0]}, "dilation: expected numbers >= 1, got 0"),
-    ({"kernel_size": [9, 3]}, "kernel_size: the window does not fit into x of shape (2, 4, 5, 5)"),
+BAD_EXPONENTS = [
+    (torch.ones(7), r"expected .*shape \(\) or \(8,?\), got shape \(7,?\)"),
+    (torch.ones(8).half(), "expected .*float32 or float64, got .*(H|h|float16)"),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), BAD)
-def test_scale_rejects(change, message):
+def test_conv2d_rejects(change, message):
     arguments = GOOD | change
     with pytest.raises(ValueError, match=message):
-        scale(arguments.pop("lin"), arguments.pop("x"), **arguments)
+        bcos_kernels.conv2d(arguments.pop("x"), arguments.pop("weight"), **arguments)
+
+
+@pytest.mark.parametrize(("exponent", "message"), BAD_EXPONENTS)
+def test_exponents_are_checked(exponent, message):
+    with pytest.raises(ValueError, match=f"b: {message}"):
+        bcos_kernels.conv2d(**GOOD | {"b": exponent})
+    with pytest.raises(ValueError, match=f"b: {message}"):
+        bcos_kernels.linear(torch.zeros(3, 4), torch.zeros(8, 4), b=exponent)
+    needs_compiled()
+    with pytest.raises(RuntimeError, match=f"exponent: {message}"):
+        OPERATORS.linear(torch.zeros(3, 4), torch.zeros(8, 4), exponent, 0.0, 1, False, EPS)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "options", "message"),
+    [
+        ((3, 4), (8, 5), {}, "x: expected 5 channels"),
+        ((3, 4), (8, 4, 1), {}, r"expected shapes \(..., F\) and \(O, F\)"),
+        ((), (8, 1), {}, r"expected shapes \(..., F\) and \(O, F\), got \(\)"),
+        ((3, 4), (8, 4), {"b": 0}, "b: expected a finite number >= 1, got 0"),
+        ((3, 4), (8, 4), {"max_out": 5}, "max_out: expected a positive divisor of the 8 filters"),
+    ],
+)
+def test_linear_rejects(x, weight, options, message):
+    with pytest.raises(ValueError, match=message):
+        bcos_kernels.linear(torch.zeros(x), torch.zeros(weight), **options)
 
 
 def needs_compiled():
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("bcos_kernels::scale", "CPU"):
-        pytest.skip("no compiled CPU kernel: the twin is called, and it leaves the checks to scale()")
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("bcos_kernels::conv2d", "CPU"):
+        pytest.skip("no compiled CPU kernel: the twin is called, and it leaves the checks to the public functions")
 
 
-@pytest.mark.parametrize(("change", "message"), BAD + [(c, re.escape(m)) for c, m in BAD_WINDOWS])
+@pytest.mark.parametrize(("change", "message"), BAD)
 def test_the_operator_itself_rejects(change, message):
     """torch.ops can be called by anyone; an unchecked argument would read out of bounds."""
     needs_compiled()
-    arguments = GOOD | change
+    x, weight, b, *window, max_out = (GOOD | change).values()
     with pytest.raises(RuntimeError, match=message):
-        OPERATORS.scale(*arguments.values(), False, EPS)
-    grad, norm = torch.zeros(2, 8, 5, 5), torch.ones(2, 1, 5, 5)
-    lin, x, *options = arguments.values()
+        OPERATORS.conv2d(x, weight, None, b, *window, max_out, False, EPS)
+    grad, norm, winner = torch.zeros(2, 8, 5, 5), torch.ones(2, 1, 5, 5), torch.zeros(0, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match=message):
-        OPERATORS.scale_backward(grad, lin, x, norm, *options, False, True)
+        OPERATORS.conv2d_backward(
+            grad, x, weight, None, grad, norm, winner, b, *window, max_out, False, True, True, True
+        )
 
 
 @pytest.mark.parametrize(
@@ -298,27 +532,46 @@ def test_the_operator_itself_rejects(change, message):
     [
         ({"grad": torch.zeros(2, 8, 5, 4)}, "grad: expected shape (2, 8, 5, 5), got (2, 8, 5, 4)"),
         ({"grad": torch.zeros(2, 8, 5, 5).double()}, "grad: expected dtype Float, got Double"),
+        ({"y": torch.zeros(2, 8, 5, 4)}, "y: expected shape (2, 8, 5, 5), got (2, 8, 5, 4)"),
         ({"norm": torch.zeros(2, 2, 5, 5)}, "norm: expected shape (2, 1, 5, 5), got (2, 2, 5, 5)"),
         ({"norm": torch.zeros(2, 1, 5, 5).double()}, "norm: expected dtype Float, got Double"),
     ],
 )
 def test_the_backward_operator_itself_rejects(change, message):
     needs_compiled()
-    tensors = {"grad": GOOD["lin"], "lin": GOOD["lin"], "x": GOOD["x"], "norm": torch.ones(2, 1, 5, 5)} | change
+    saved = {"y": torch.zeros(2, 8, 5, 5), "norm": torch.ones(2, 1, 5, 5)}
+    tensors = {"grad": torch.zeros(2, 8, 5, 5)} | saved | change
+    x, weight, b, *window, max_out = GOOD.values()
+    winner = torch.zeros(0, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match=re.escape(message)):
-        OPERATORS.scale_backward(*tensors.values(), *list(GOOD.values())[2:], False, True)
+        OPERATORS.conv2d_backward(
+            tensors["grad"], x, weight, None, tensors["y"], tensors["norm"], winner, b, *window, max_out, False, *[True] * 3
+        )
+    winner = torch.zeros(2, 4, 5, 4, dtype=torch.uint8)
+    half = [t[:, : 4 if t.shape[1] == 8 else 1] for t in (torch.zeros(2, 8, 5, 5), saved["y"], saved["norm"])]
+    with pytest.raises(RuntimeError, match=re.escape("winner: expected shape (2, 4, 5, 5), got (2, 4, 5, 4)")):
+        OPERATORS.conv2d_backward(
+            half[0], x, weight, None, half[1], half[2], winner, b, *window, 2, False, *[True] * 3
+        )
 
 
 def test_mixed_devices_are_rejected():
-    with pytest.raises(ValueError, match="expected one device, got cpu and meta"):
-        scale(GOOD["lin"], GOOD["x"].to("meta"), b=2, kernel_size=(3, 3), padding=(1, 1))
+    with pytest.raises(ValueError, match="weight: expected the device of x, meta, got cpu"):
+        bcos_kernels.conv2d(**GOOD | {"x": GOOD["x"].to("meta")})
 
 
-@contextlib.contextmanager
-def threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def test_flops_are_those_of_the_products():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x, weight = torch.randn(2, 6, 7, 5), torch.randn(8, 6, 3, 3)
+    counts = []
+    for function in (lambda: bcos_kernels.conv2d(x, weight), lambda: torch.nn.functional.conv2d(x, weight)):
+        with FlopCounterMode(display=False) as counter:
+            function()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+def test_reference_and_public_names_agree():
+    assert reference.COSINE_OFFSET == 1e-6
+    assert {"conv2d", "linear", "uncentred_batch_norm", "build_report"} <= set(bcos_kernels.__all__)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from . import reference
@@ -150,16 +151,6 @@ class _Saved(NamedTuple):
     winner: Tensor
 
 
-def _save(ctx, inputs, output) -> None:
-    x, weight, exponent, b, *_ = inputs
-    y, norm, winner = output
-    ctx.mark_non_differentiable(norm, winner)
-    ctx.set_materialize_grads(False)
-    # where y = l backward does not look at it
-    ctx.save_for_backward(x, weight, exponent, norm if exponent is None and b == 1 else y, norm, winner)
-    ctx.options = inputs[3:]
-
-
 def _unpack(ctx) -> _Saved:
     try:
         return _Saved(*ctx.saved_tensors)
@@ -172,49 +163,92 @@ def _unpack(ctx) -> _Saved:
         ) from error
 
 
-def _backward(layer_of: Callable, operator: str):
-    """The backward function of the operator's autograd registration."""
+class _Layer(torch.autograd.Function):
+    """What both layers' autograd functions share; torch's register_autograd makes none that torch.func can use."""
 
-    def backward(ctx, grad, _grad_norm, _grad_winner):
+    generate_vmap_rule = True
+    operator: str
+    layer: Callable[..., Convolution | Product]
+
+    @classmethod
+    def run(cls, *arguments):
+        with torch._C._AutoDispatchBelowAutograd():
+            return getattr(_operators, cls.operator)(*arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, exponent, b, *_ = inputs
+        y, norm, winner = output
+        ctx.mark_non_differentiable(norm, winner)
+        ctx.set_materialize_grads(False)
+        # where y = l backward does not look at it
+        ctx.save_for_backward(x, weight, exponent, norm if exponent is None and b == 1 else y, norm, winner)
+        ctx.options = inputs[3:]
+
+    @classmethod
+    def pull_back(cls, ctx, grad):
         none = (None,) * len(ctx.options)
-        needs = Needs(*ctx.needs_input_grad[:3])
         if grad is None:
             return None, None, None, *none
+        needs = Needs(*ctx.needs_input_grad[:3])
         saved = _unpack(ctx)
         b, *window, max_out, detach, eps = ctx.options
         if torch.is_grad_enabled():  # create_graph=True: the formula itself, so that it can be differentiated again
             with torch.autocast(grad.device.type, enabled=False):
+                layer = cls.layer(saved.weight, *window)
                 found = reference.gradients(
-                    layer_of(saved.weight, *window),
-                    grad,
-                    *saved[:3],
-                    saved.winner,
-                    b,
-                    max_out,
-                    detach,
-                    eps,
-                    needs,
+                    layer, grad, *saved[:3], saved.winner, b, max_out, detach, eps, needs
                 )
         else:
-            backward = getattr(_operators, f"{operator}_backward")
+            backward = getattr(_operators, f"{cls.operator}_backward")
             found = backward(grad, *saved, b, *window, max_out, detach, *needs)
         return *(g if need else None for g, need in zip(found, needs, strict=True)), *none
 
-    return backward
+
+class _Conv2d(_Layer):
+    operator = "conv2d"
+
+    @staticmethod
+    def layer(weight, *window):
+        return Convolution(weight.shape[2:], *window)
+
+    @staticmethod
+    def forward(*arguments):
+        return _Conv2d.run(*arguments)
+
+    @staticmethod
+    def backward(ctx, grad, _grad_norm, _grad_winner):
+        return _Conv2d.pull_back(ctx, grad)
 
 
-def _convolution(weight, *window):
-    return Convolution(weight.shape[2:], *window)
+class _Linear(_Layer):
+    operator = "linear"
+
+    @staticmethod
+    def layer(_weight):
+        return Product()
+
+    @staticmethod
+    def forward(*arguments):
+        return _Linear.run(*arguments)
+
+    @staticmethod
+    def backward(ctx, grad, _grad_norm, _grad_winner):
+        return _Linear.pull_back(ctx, grad)
 
 
-def _product(_weight):
-    return Product()
+def _register_autograd(function: type[_Layer]) -> None:
+    def kernel(*arguments):
+        # a forward-mode derivative needs no requires_grad; the function knows none, and says so
+        if (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments[:3])) or forward_ad._current_level >= 0:
+            return function.apply(*arguments)
+        return function.run(*arguments)
+
+    _library.impl(function.operator, kernel, "Autograd")
 
 
-for _name, _layer_of in (("conv2d", _convolution), ("linear", _product)):
-    torch.library.register_autograd(
-        f"bcos_kernels::{_name}", _backward(_layer_of, _name), setup_context=_save, lib=_library
-    )
+_register_autograd(_Conv2d)
+_register_autograd(_Linear)
 
 
 # ---- Autocast: x in the shorter dtype, the filters and B as they are ----
@@ -250,7 +284,7 @@ for _name in ("conv2d", "conv2d_backward", "linear", "linear_backward"):
 
 def _one_by_one(operator, batch_size, in_dims, arguments):
     def entry(i):
-        return (t if d is None else t.select(d, i) for t, d in zip(arguments, in_dims, strict=True))
+        return (t.select(d, i) if isinstance(d, int) else t for t, d in zip(arguments, in_dims, strict=True))
 
     results = [operator(*entry(i)) for i in range(batch_size)]
     return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * 3
@@ -276,7 +310,7 @@ def _register_vmap(name: str, fold: bool) -> None:
 
     def forward(info, in_dims, x, *rest):
         operator = getattr(_operators, name)
-        if any(d is not None for d in in_dims[1:]) or not info.batch_size:
+        if in_dims[1] is not None or in_dims[2] is not None or not info.batch_size:
             return _one_by_one(operator, info.batch_size, in_dims, (x, *rest))
         x = _front(x, in_dims[0], info.batch_size)
         return _unfolded(operator(x.flatten(0, 1) if fold else x, *rest), info.batch_size, fold)
@@ -368,7 +402,7 @@ def conv2d(
     _check_layer(x, weight, exponent, x.shape[1], groups, max_out)
     _check_window(x, weight, stride, padding, dilation)
     options = (stride, padding, dilation, groups, max_out, detach, float(eps))
-    return _operators.conv2d(x, weight, exponent, number, *options)[0]
+    return _call(_operators.conv2d, _Conv2d, x, weight, exponent, number, *options)
 
 
 def linear(
@@ -408,7 +442,14 @@ def linear(
             f"x, weight: expected shapes (..., F) and (O, F), got {tuple(x.shape)} and {tuple(weight.shape)}"
         )
     _check_layer(x, weight, exponent, x.shape[-1], 1, max_out)
-    return _operators.linear(x, weight, exponent, number, max_out, detach, float(eps))[0]
+    return _call(_operators.linear, _Linear, x, weight, exponent, number, max_out, detach, float(eps))
+
+
+def _call(operator, function: type[_Layer], *arguments) -> Tensor:
+    # torch.func differentiates an autograd function that it meets above the dispatcher, and none below it
+    if torch._C._are_functorch_transforms_active():
+        return function.apply(*arguments)[0]
+    return operator(*arguments)[0]
 
 
 def _split_exponent(b) -> tuple[Tensor | None, float]:
@@ -438,14 +479,20 @@ def _check_layer(x, weight, exponent, channels, groups, max_out) -> None:
         )
     if not (x.is_floating_point() and weight.is_floating_point()):
         raise ValueError(f"x, weight: expected floating-point dtypes, got {x.dtype} and {weight.dtype}")
-    is_half = x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type)
-    if weight.dtype != x.dtype and not is_half:
-        raise ValueError(f"weight: expected the dtype of x, {x.dtype}, got {weight.dtype}")
+    if weight.dtype != x.dtype and not _is_autocast(x.device.type):
+        is_half = x.dtype in (torch.float16, torch.bfloat16)
+        if not (is_half and weight.dtype == torch.float32):
+            also = " or torch.float32" if is_half else ""
+            raise ValueError(f"weight: expected the dtype of x, {x.dtype}{also}, got {weight.dtype}")
     for name, t in (("weight", weight), ("b", exponent)):
         if t is not None and t.device != x.device:
             raise ValueError(f"{name}: expected the device of x, {x.device}, got {t.device}")
     if exponent is not None and exponent.dim() and exponent.shape != (outputs,):
         raise ValueError(f"b: expected a number or shape () or ({outputs},), got shape {tuple(exponent.shape)}")
+
+
+def _is_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _check_window(x, weight, stride, padding, dilation) -> None:
