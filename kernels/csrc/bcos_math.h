@@ -54,15 +54,6 @@ BCOS_HOST_DEVICE A cosine_offset() {
   return A(1e-6);
 }
 
-template <class A>
-struct Exponent {
-  A fixed;
-  const A* values;  // null: `fixed`
-  int64_t step;     // 0: one value for all outputs
-
-  BCOS_HOST_DEVICE A at(int64_t channel) const { return values ? values[channel * step] : fixed; }
-};
-
 template <class A, Power power>
 BCOS_HOST_DEVICE A scale_of(A cosine, A b) {
   if constexpr (power == Power::kSquare)
@@ -192,7 +183,7 @@ struct Pull {
   const A* norm;  // (N, G, S)
   A* out;         // (N, G, S), or null where the gradient of x is not wanted or the scale is a constant
   bool detach;
-  Exponent<A> exponent;
+  const A* exponent;  // B of each output, for kPower
 
   BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const {
     return power == Power::kPlain ? A(1) : norm[extent.group_index(n, g, s)];
@@ -202,7 +193,7 @@ struct Pull {
     A along_lin = g, along_norm = A(0);
     if constexpr (power != Power::kPlain) {
       const A value = widened(y.at(n, c, s));
-      const Recovered<A> at = recovered<A, power>(value, norm_here, exponent.at(c));
+      const Recovered<A> at = recovered<A, power>(value, norm_here, power == Power::kPower ? exponent[c] : A(0));
       along_lin = detach ? g * at.scale : g * at.scale * (A(1) + at.slope);
       along_norm = g * value * at.slope;
       if constexpr (power == Power::kPower)
@@ -235,7 +226,7 @@ struct Respond {
   View<uint8_t, layout> winner;
   int64_t max_out;
   const A* norm;  // (N, G, S)
-  Exponent<A> exponent;
+  const A* exponent;  // B of each output, for kPower
 
   BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const {
     return power == Power::kPlain ? A(1) : norm[extent.group_index(n, g, s)];
@@ -253,7 +244,7 @@ struct Respond {
     } else {
       l = widened(lin.at(n, c, s));
     }
-    if constexpr (power != Power::kPlain) l *= scale_of<A, power>(std::fabs(l) / norm_here, exponent.at(c));
+    if constexpr (power != Power::kPlain) l *= scale_of<A, power>(std::fabs(l) / norm_here, power == Power::kPower ? exponent[c] : A(0));
     y.at(n, c, s) = narrowed<T>(l);
   }
 };
@@ -263,15 +254,26 @@ struct NormGradient {
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
   Extent extent;
-  View<const T, layout> x;
-  View<T, layout> grad;
+  View<const T, layout> x, linear_part;
+  View<T, layout> out;
   const A* spread;  // (N, G, S)
 
   BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const { return spread[extent.group_index(n, g, s)]; }
   BCOS_HOST_DEVICE void apply(int64_t n, int64_t c, int64_t s, A spread_here) const {
-    T& gradient = grad.at(n, c, s);
-    gradient = narrowed<T>(widened(gradient) - widened(x.at(n, c, s)) * spread_here);
+    out.at(n, c, s) =
+        narrowed<T>(widened(linear_part.at(n, c, s)) - widened(x.at(n, c, s)) * spread_here);
   }
+};
+
+// ---- Sums over pieces ----
+
+template <class A>
+struct Add {
+  int64_t size;
+  const A* term;
+  A* sum;
+
+  BCOS_HOST_DEVICE void at(int64_t i) const { sum[i] += term[i]; }
 };
 
 // ---- Windows: sums along one axis of contiguous planes, at<lanes>(plane, row, column) for neighbouring columns ----

@@ -80,6 +80,17 @@ struct Problem {
   Extent out_extent() const { return {batch, groups, out_channels / groups, rows * columns}; }
   AxisWindow axis(int i) const { return {kernel[i], stride[i], padding[i], dilation[i]}; }
   bool is_pointwise() const { return axis(0).is_identity() && axis(1).is_identity(); }
+  int64_t length() const { return is_linear ? columns : batch; }
+  Problem piece(int64_t length) const {
+    Problem result = *this;
+    (is_linear ? result.width : result.batch) = length;
+    if (is_linear) result.columns = length;
+    return result;
+  }
+  Sizes x_shape() const { return is_linear ? Sizes{width, in_channels} : Sizes{batch, in_channels, height, width}; }
+  Sizes y_shape() const {
+    return is_linear ? Sizes{columns, out_channels} : Sizes{batch, out_channels, rows, columns};
+  }
 };
 
 inline void check_layer(Problem& problem, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& exponent,
@@ -108,7 +119,7 @@ inline void check_layer(Problem& problem, const Tensor& x, const Tensor& weight,
                     "exponent: expected float32 or float64, got ", torch::headeronly::toString(exponent_type));
     check_device("exponent", *exponent, x);
     STD_TORCH_CHECK(exponent->dim() == 0 || shape_of(*exponent) == Sizes{outputs}, "exponent: expected shape () or (",
-                    outputs, "), got ", shape_text(*exponent));
+                    outputs, "), got shape ", shape_text(*exponent));
     problem.exponent_per_output = exponent->dim() == 1;
   }
   problem.groups = groups, problem.max_out = max_out, problem.in_channels = channels, problem.out_channels = outputs;

@@ -3,9 +3,11 @@
 //   Device::reduce(f)   for functors over (n, g, s) that sum over the channels of a group,
 //   Device::apply(f)    for functors over (n, c, s),
 //   Device::windows(f)  for functors over (plane, row, column),
-// and may take over whole problems, which it then computes in its own way:
-//   Device::kTakesProblems, Device::takes_forward(problem, x, weight), Device::forward(problem, x, weight, exponent, eps),
-//   Device::takes_backward(problem, x, weight), Device::backward(problem, grad, x, weight, exponent, y, norm, winner, needs).
+//   Device::add(f)      for functors over elements,
+// and says
+//   Device::kWidens         whether half precision is converted to float32 before, and back after,
+//   Device::piece(problem)  of how many images (rows of a linear layer) at a time the work is done: what one step writes
+//                           is then still in the cache when the next one reads it.
 #pragma once
 
 #include <array>
@@ -233,7 +235,7 @@ Tensor weight_gradient(const Tensor& original, const Tensor& weight, const Tenso
 
 // One axis after the other: (planes, height, width) -> (planes, rows, columns), or back where transposed.
 template <class Device, class A, bool transposed>
-Tensor window_sum(const Tensor& source, const Problem& problem, bool root, double eps) {
+void window_sum(const Tensor& source, const Problem& problem, bool root, double eps, const Tensor& result) {
   const int64_t planes = problem.batch * problem.groups;
   const int64_t rows = transposed ? problem.height : problem.rows;
   const int64_t columns = transposed ? problem.width : problem.columns;
@@ -241,28 +243,28 @@ Tensor window_sum(const Tensor& source, const Problem& problem, bool root, doubl
   const int64_t source_columns = transposed ? problem.columns : problem.width;
   Tensor sums = source;
   if (!problem.axis(0).is_identity()) {
-    sums = torch::stable::new_empty(source, Sizes{problem.batch, problem.groups, rows, source_columns});
     const bool is_last = problem.axis(1).is_identity();
+    sums = is_last ? result
+                   : torch::stable::new_empty(source, Sizes{problem.batch, problem.groups, rows, source_columns});
     Device::windows(WindowSum<A, 0, transposed>{planes, rows, source_columns, source_rows, problem.axis(0),
                                                 source.const_data_ptr<A>(), sums.mutable_data_ptr<A>(),
                                                 root && is_last, static_cast<A>(eps)});
-    if (is_last) return sums;
+    if (is_last) return;
   }
-  const Tensor result = torch::stable::new_empty(source, Sizes{problem.batch, problem.groups, rows, columns});
   Device::windows(WindowSum<A, 1, transposed>{planes, rows, columns, source_columns, problem.axis(1),
                                               sums.const_data_ptr<A>(), result.mutable_data_ptr<A>(), root,
                                               static_cast<A>(eps)});
-  return result;
 }
 
-// (N, G, P, Q) of the computing type
+// (N, G, P, Q) of the computing type, into `norm`
 template <class Device>
-Tensor patch_norm(const Tensor& x_any, const Problem& problem, double eps) {
+void patch_norm(const Tensor& x_any, const Problem& problem, double eps, const Tensor& norm) {
   const Tensor x = flat(x_any);
   const bool is_pointwise = problem.is_pointwise();
-  const Tensor energy = torch::stable::new_empty(
-      x, Sizes{problem.batch, problem.groups, problem.height, problem.width}, computing_type(problem.type));
-  Tensor norm = energy;
+  const Tensor energy =
+      is_pointwise ? norm
+                   : torch::stable::new_empty(x, Sizes{problem.batch, problem.groups, problem.height, problem.width},
+                                              computing_type(problem.type));
   with_type(problem.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = computing_t<T>;
@@ -271,31 +273,65 @@ Tensor patch_norm(const Tensor& x_any, const Problem& problem, double eps) {
       Device::reduce(Energy<T, kLayout>{problem.in_extent(), view<const T, kLayout>(x), energy.mutable_data_ptr<A>(),
                                         is_pointwise, static_cast<A>(eps)});
     });
-    if (!is_pointwise) norm = window_sum<Device, A, false>(energy, problem, true, eps);
+    if (!is_pointwise) window_sum<Device, A, false>(energy, problem, true, eps, norm);
   });
-  return norm;
+}
+
+// ---- Pieces: some of the images, or of the rows of a linear layer ----
+
+struct Range {
+  int64_t first, count;
+
+  // of a tensor with the images or the rows first
+  Tensor of(const Tensor& t) const {
+    if (!t.defined() || (first == 0 && count == t.size(0))) return t;
+    Tensor whole = t;
+    return torch::stable::narrow(whole, 0, first, count);
+  }
+  // of an (N, G, P, Q) tensor
+  Tensor of_norm(const Tensor& t, const Problem& problem) const {
+    if (!t.defined() || count == problem.length()) return t;
+    Tensor whole = t;
+    return torch::stable::narrow(whole, problem.is_linear ? 3 : 0, first, count);
+  }
+};
+
+// f(range, the problem of that piece)
+template <class Device, class F>
+void for_pieces(const Problem& problem, const F& f) {
+  const int64_t length = problem.length(), most = std::max<int64_t>(1, Device::piece(problem));
+  const int64_t pieces = std::max<int64_t>(1, (length + most - 1) / most);
+  for (int64_t i = 0; i < pieces; ++i) {  // of nearly one size: a small remainder might be computed in another way
+    const int64_t first = length * i / pieces, count = length * (i + 1) / pieces - first;
+    f(Range{first, count}, problem.piece(count));
+  }
 }
 
 // ---- Responses ----
 
-// The exponent's values as the kernels read them, and B's number where there are none.
+// B for each output, as the kernels read it; nothing where they have no use for it.
+inline Tensor exponent_values(const std::optional<Tensor>& exponent, const Problem& problem, const Tensor& x) {
+  const ScalarType type = computing_type(problem.type);
+  if (!exponent) {
+    if (!problem.is_scaled() || problem.b == 2) return Tensor();
+    Tensor values = torch::stable::new_empty(x, Sizes{problem.out_channels}, type);
+    return torch::stable::fill_(values, problem.b);
+  }
+  std::array<StableIValue, 3> stack{from(*exponent), from(Sizes{problem.out_channels}), from(false)};
+  call("aten::expand", stack);
+  return torch::stable::contiguous(torch::stable::to(torch::stable::detail::to<Tensor>(stack[0]), type));
+}
+
 template <class A>
-Exponent<A> exponent_of(const Tensor& values, const Problem& problem) {
-  if (!values.defined()) return {static_cast<A>(problem.b), nullptr, 0};
-  return {A(0), values.const_data_ptr<A>(), problem.exponent_per_output ? 1 : 0};
+const A* values_or_null(const Tensor& t) {
+  return t.defined() ? t.const_data_ptr<A>() : nullptr;
 }
 
-inline Tensor exponent_values(const std::optional<Tensor>& exponent, const Problem& problem) {
-  if (!exponent) return Tensor();
-  return torch::stable::contiguous(torch::stable::to(*exponent, computing_type(problem.type)));
-}
-
-// For MaxOut, whose output has fewer channels than lin: a tensor in lin's memory format.
-inline Tensor empty_output(const Tensor& lin, const Problem& problem, ScalarType type) {
-  if (problem.is_linear) return torch::stable::new_empty(lin, Sizes{problem.columns, problem.out_channels}, type);
-  const bool channels_last = lin.stride(1) == 1 && lin.stride(3) == lin.size(1);
-  return torch::stable::empty(Sizes{problem.batch, problem.out_channels, problem.rows, problem.columns}, type,
-                              std::nullopt, lin.device(), std::nullopt,
+// (N, channels, ...) in the memory format of `like`, which may have another number of channels.
+inline Tensor empty_in_format(const Tensor& like, const Sizes& shape, ScalarType type) {
+  if (like.dim() == 2) return torch::stable::new_empty(like, shape, type);
+  const bool channels_last = like.stride(1) == 1 && like.stride(3) == like.size(1);
+  return torch::stable::empty(shape, type, std::nullopt, like.device(), std::nullopt,
                               channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
                                             : torch::headeronly::MemoryFormat::Contiguous);
 }
@@ -308,26 +344,41 @@ struct Responses {
 template <class Device, class Vendor>
 Responses respond(const Vendor& vendor, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& exponent,
                   const Problem& problem, double eps) {
-  const bool has_max_out = problem.max_out > 1;
-  const Tensor lin = flat(vendor.forward(x, unit_filters<Device>(dense(weight), problem)));
-  const Tensor values = exponent_values(exponent, problem);
-  const Tensor y = has_max_out ? empty_output(lin, problem, problem.type) : lin;
-  const Tensor winner = has_max_out ? empty_output(lin, problem, ScalarType::Byte) : Tensor();
-  const Tensor norm = problem.is_scaled() ? patch_norm<Device>(x, problem, eps) : Tensor();
-  with_type(problem.type, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    using A = computing_t<T>;
-    with_layout(layout_of({&lin, &y, &winner}), [&](auto layout) {
-      constexpr Layout kLayout = decltype(layout)::value;
-      with_formula(problem, [&](auto power, auto max_out) {
-        Device::apply(Respond<T, kLayout, decltype(power)::value, decltype(max_out)::value>{
-            problem.out_extent(), view<const T, kLayout>(lin), view<T, kLayout>(y), view<uint8_t, kLayout>(winner),
-            problem.max_out, norm.defined() ? norm.const_data_ptr<A>() : nullptr, exponent_of<A>(values, problem)});
+  const bool has_max_out = problem.max_out > 1, in_one = Device::piece(problem) >= problem.length();
+  const Tensor unit = unit_filters<Device>(dense(weight), problem), values = exponent_values(exponent, problem, x);
+  Responses all{Tensor(), none_like(x, computing_type(problem.type)), none_like(x, ScalarType::Byte)};
+  if (problem.is_scaled())
+    all.norm = torch::stable::new_empty(x, Sizes{problem.batch, problem.groups, problem.rows, problem.columns},
+                                        computing_type(problem.type));
+  for_pieces<Device>(problem, [&](const Range& range, const Problem& piece) {
+    const Tensor x_piece = range.of(x), lin = flat(vendor.forward(x_piece, unit));
+    if (!all.y.defined()) {
+      all.y = in_one && !has_max_out ? lin : empty_in_format(lin, problem.y_shape(), problem.type);
+      if (has_max_out) all.winner = empty_in_format(lin, problem.y_shape(), ScalarType::Byte);
+    }
+    const Tensor y = range.of(all.y), winner = has_max_out ? range.of(all.winner) : Tensor();
+    Tensor norm;
+    if (problem.is_scaled()) {
+      norm = range.of_norm(all.norm, problem);
+      patch_norm<Device>(x_piece, piece, eps, norm);
+    } else if (!has_max_out && !in_one) {
+      Tensor target = y;
+      torch::stable::copy_(target, lin);
+    }
+    with_type(problem.type, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      using A = computing_t<T>;
+      with_layout(layout_of({&lin, &y, &winner}), [&](auto layout) {
+        constexpr Layout kLayout = decltype(layout)::value;
+        with_formula(problem, [&](auto power, auto max_out) {
+          Device::apply(Respond<T, kLayout, decltype(power)::value, decltype(max_out)::value>{
+              piece.out_extent(), view<const T, kLayout>(lin), view<T, kLayout>(y), view<uint8_t, kLayout>(winner),
+              problem.max_out, values_or_null<A>(norm), values_or_null<A>(values)});
+        });
       });
     });
   });
-  return {y, norm.defined() ? norm : none_like(x, computing_type(problem.type)),
-          winner.defined() ? winner : none_like(x, ScalarType::Byte)};
+  return all;
 }
 
 // ---- Backward ----
@@ -347,9 +398,9 @@ struct Pulled {
 // dL/dl, and where wanted r and the terms of the exponent's gradient, in one pass over grad and y
 template <class Device>
 Pulled pulled(const Tensor& grad_any, const Tensor& y_any, const Tensor& norm_any, const Tensor& winner_any,
-              const std::optional<Tensor>& exponent, const Problem& problem, const Needs& needs) {
+              const Tensor& values, const Problem& problem, const Needs& needs) {
   if (!problem.is_scaled() && problem.max_out == 1) return {grad_any, Tensor(), Tensor()};
-  const Tensor grad = flat(grad_any), values = exponent_values(exponent, problem);
+  const Tensor grad = flat(grad_any);
   const Tensor y = problem.is_scaled() ? flat(y_any) : Tensor();
   const Tensor norm = problem.is_scaled() ? torch::stable::contiguous(norm_any) : Tensor();
   const Tensor winner = problem.max_out > 1 ? flat(winner_any) : Tensor();
@@ -362,7 +413,7 @@ Pulled pulled(const Tensor& grad_any, const Tensor& y_any, const Tensor& norm_an
   } else {
     Problem of_lin = problem;
     of_lin.out_channels *= problem.max_out;
-    result.grad_lin = empty_output(like, of_lin, problem.type);
+    result.grad_lin = empty_in_format(like, of_lin.y_shape(), problem.type);
   }
   if (problem.is_scaled() && needs.x && !problem.detach)
     result.pull = torch::stable::new_empty(norm, Sizes{problem.batch, problem.groups, problem.rows, problem.columns}, type);
@@ -376,40 +427,64 @@ Pulled pulled(const Tensor& grad_any, const Tensor& y_any, const Tensor& norm_an
         Device::reduce(Pull<T, kLayout, decltype(power)::value, decltype(max_out)::value>{
             problem.out_extent(), view<const T, kLayout>(grad), view<const T, kLayout>(y),
             view<T, kLayout>(result.grad_lin), view<const uint8_t, kLayout>(winner),
-            view<A, kLayout>(result.exponent_terms), problem.max_out,
-            norm.defined() ? norm.const_data_ptr<A>() : nullptr,
+            view<A, kLayout>(result.exponent_terms), problem.max_out, values_or_null<A>(norm),
             result.pull.defined() ? result.pull.mutable_data_ptr<A>() : nullptr, problem.detach,
-            exponent_of<A>(values, problem)});
+            values_or_null<A>(values)});
       });
     });
   });
   return result;
 }
 
-// grad_x -= x boxT(r), in place
+// out = linear_part - x boxT(r); `out` may be the linear part itself
 template <class Device>
-Tensor with_norm_gradient(const Tensor& grad_any, const Tensor& x_any, const Tensor& pull, const Problem& problem) {
-  const Tensor grad = flat(grad_any), x = flat(x_any);
+void subtract_norm_gradient(const Tensor& linear_any, const Tensor& x_any, const Tensor& pull, const Problem& problem,
+                            const Tensor& out) {
+  const Tensor linear_part = flat(linear_any), x = flat(x_any);
   with_type(problem.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = computing_t<T>;
-    const Tensor spread =
-        problem.is_pointwise() ? pull : window_sum<Device, A, true>(pull, problem, false, 0);
-    with_layout(layout_of({&x, &grad}), [&](auto layout) {
+    Tensor spread = pull;
+    if (!problem.is_pointwise()) {
+      spread = torch::stable::new_empty(pull, Sizes{problem.batch, problem.groups, problem.height, problem.width});
+      window_sum<Device, A, true>(pull, problem, false, 0, spread);
+    }
+    with_layout(layout_of({&x, &linear_part, &out}), [&](auto layout) {
       constexpr Layout kLayout = decltype(layout)::value;
-      Device::apply(NormGradient<T, kLayout>{problem.in_extent(), view<const T, kLayout>(x), view<T, kLayout>(grad),
+      Device::apply(NormGradient<T, kLayout>{problem.in_extent(), view<const T, kLayout>(x),
+                                             view<const T, kLayout>(linear_part), view<T, kLayout>(out),
                                              spread.const_data_ptr<A>()});
     });
   });
-  return grad;
 }
 
-inline Tensor exponent_gradient(const Tensor& terms, const Tensor& exponent, const Problem& problem) {
+inline Tensor exponent_gradient(const Tensor& terms, const Problem& problem) {
   const Sizes over = !problem.exponent_per_output ? (problem.is_linear ? Sizes{0, 1} : Sizes{0, 1, 2, 3})
                      : problem.is_linear          ? Sizes{0}
                                                   : Sizes{0, 2, 3};
   const torch::headeronly::IntHeaderOnlyArrayRef dims(over.data(), over.size());
-  return torch::stable::to(torch::stable::sum(terms, dims), exponent.scalar_type());
+  return torch::stable::sum(terms, dims);
+}
+
+// sum += term, or = term where there is no sum yet
+template <class Device>
+void accumulate(Tensor& sum, const Tensor& term, const Problem& problem) {
+  if (!sum.defined()) {
+    sum = term;
+    return;
+  }
+  Tensor same = term;
+  for (int64_t i = 0; i < sum.dim(); ++i)
+    if (sum.size(i) != 1 && sum.stride(i) != term.stride(i)) {
+      same = empty_like(sum, sum.scalar_type());
+      torch::stable::copy_(same, term);
+      break;
+    }
+  with_type(problem.type, [&](auto tag) {
+    using A = computing_t<typename decltype(tag)::type>;
+    if (sum.scalar_type() != computing_type(problem.type)) return;  // pieces are for computing types alone
+    Device::add(Add<A>{sum.numel(), same.const_data_ptr<A>(), sum.mutable_data_ptr<A>()});
+  });
 }
 
 template <class Device, class Vendor>
@@ -418,13 +493,32 @@ Gradients gradients(const Vendor& vendor, const Tensor& grad, const Tensor& x, c
                     const Problem& problem, const Needs& needs) {
   Gradients result{none_like(x, problem.type), none_like(x, problem.weight_type),
                    none_like(x, exponent ? exponent->scalar_type() : ScalarType::Float)};
-  const Pulled at = pulled<Device>(grad, y, norm, winner, exponent, problem, needs);
-  if (needs.exponent) result.exponent = exponent_gradient(at.exponent_terms, *exponent, problem);
-  if (!needs.x && !needs.weight) return result;
-  const Tensor weight = dense(weight_any);
-  const auto [grad_x, grad_unit] =
-      vendor.backward(at.grad_lin, x, unit_filters<Device>(weight, problem), needs.x, needs.weight);
-  if (needs.x) result.x = at.pull.defined() ? with_norm_gradient<Device>(grad_x, x, at.pull, problem) : grad_x;
+  const bool in_one = Device::piece(problem) >= problem.length();
+  const Tensor weight = dense(weight_any), values = exponent_values(exponent, problem, x);
+  const Tensor unit = needs.x || needs.weight ? unit_filters<Device>(weight, problem) : Tensor();
+  const auto there = [&](const Tensor& t, bool is_there) { return is_there ? t : Tensor(); };
+  const Tensor y_there = there(y, problem.is_scaled()), norm_there = there(norm, problem.is_scaled());
+  const Tensor winner_there = there(winner, problem.max_out > 1);
+  Tensor grad_x, grad_unit, grad_exponent;
+  for_pieces<Device>(problem, [&](const Range& range, const Problem& piece) {
+    const Pulled at = pulled<Device>(range.of(grad), range.of(y_there), range.of_norm(norm_there, problem),
+                                     range.of(winner_there), values, piece, needs);
+    if (needs.exponent) accumulate<Device>(grad_exponent, exponent_gradient(at.exponent_terms, piece), problem);
+    if (!needs.x && !needs.weight) return;
+    const Tensor x_piece = range.of(x);
+    const auto [linear_part, unit_part] = vendor.backward(at.grad_lin, x_piece, unit, needs.x, needs.weight);
+    if (needs.weight) accumulate<Device>(grad_unit, unit_part, problem);
+    if (!needs.x) return;
+    if (!grad_x.defined())
+      grad_x = in_one ? flat(linear_part) : empty_in_format(linear_part, problem.x_shape(), problem.type);
+    Tensor out = range.of(grad_x);
+    if (at.pull.defined())
+      subtract_norm_gradient<Device>(linear_part, x_piece, at.pull, piece, out);
+    else if (!in_one)
+      torch::stable::copy_(out, linear_part);
+  });
+  if (needs.exponent) result.exponent = torch::stable::to(grad_exponent, exponent->scalar_type());
+  if (needs.x) result.x = grad_x;
   if (needs.weight) result.weight = weight_gradient<Device>(weight_any, weight, grad_unit, problem);
   return result;
 }
@@ -433,18 +527,37 @@ Gradients gradients(const Vendor& vendor, const Tensor& grad, const Tensor& x, c
 
 using Outputs = std::tuple<Tensor, Tensor, Tensor>;
 
+inline bool is_half(ScalarType type) { return type == ScalarType::Half || type == ScalarType::BFloat16; }
+
+inline Tensor to_float(const Tensor& t) {
+  return is_half(t.scalar_type()) ? torch::stable::to(t, ScalarType::Float) : t;
+}
+
+template <class Device>
+bool widens(const Problem& problem) {
+  return Device::kWidens && is_half(problem.type);
+}
+
+inline Outputs narrowed_responses(const Outputs& wide, const Problem& problem) {
+  return {torch::stable::to(std::get<0>(wide), problem.type), std::get<1>(wide), std::get<2>(wide)};
+}
+
+inline Outputs narrowed_gradients(const Outputs& wide, const Problem& problem) {
+  return {torch::stable::to(std::get<0>(wide), problem.type), torch::stable::to(std::get<1>(wide), problem.weight_type),
+          std::get<2>(wide)};
+}
+
 template <class Device>
 Outputs conv2d(const Tensor& x, const Tensor& weight, std::optional<Tensor> exponent, double b, Sizes stride,
                Sizes padding, Sizes dilation, int64_t groups, int64_t max_out, bool detach, double eps) {
   const Problem problem =
       checked_conv2d(x, weight, exponent, b, stride, padding, dilation, groups, max_out, detach);
   const typename Device::Guard guard(x);
-  const auto compute = [&] {
-    if constexpr (Device::kTakesProblems)
-      if (Device::takes_forward(problem, x, weight)) return Device::forward(problem, x, weight, exponent, eps);
-    return respond<Device>(Convolution{stride, padding, dilation, groups}, x, weight, exponent, problem, eps);
-  };
-  const Responses at = compute();
+  if (widens<Device>(problem))
+    return narrowed_responses(conv2d<Device>(to_float(x), to_float(weight), exponent, b, stride, padding, dilation,
+                                             groups, max_out, detach, eps),
+                              problem);
+  const Responses at = respond<Device>(Convolution{stride, padding, dilation, groups}, x, weight, exponent, problem, eps);
   return {at.y, at.norm, at.winner};
 }
 
@@ -460,14 +573,13 @@ Outputs conv2d_backward(const Tensor& grad, const Tensor& x, const Tensor& weigh
               {problem.batch, problem.groups, problem.rows, problem.columns});
   const Needs needs{need_x, need_weight, need_exponent && exponent};
   const typename Device::Guard guard(x);
-  const auto compute = [&] {
-    if constexpr (Device::kTakesProblems)
-      if (Device::takes_backward(problem, x, weight))
-        return Device::backward(problem, grad, x, weight, exponent, y, norm, winner, needs);
-    return gradients<Device>(Convolution{stride, padding, dilation, groups}, grad, x, weight, exponent, y, norm,
+  if (widens<Device>(problem))
+    return narrowed_gradients(
+        conv2d_backward<Device>(to_float(grad), to_float(x), to_float(weight), exponent, to_float(y), norm, winner, b,
+                                stride, padding, dilation, groups, max_out, detach, need_x, need_weight, need_exponent),
+        problem);
+  const Gradients at = gradients<Device>(Convolution{stride, padding, dilation, groups}, grad, x, weight, exponent, y, norm,
                              winner, problem, needs);
-  };
-  const Gradients at = compute();
   return {at.x, at.weight, at.exponent};
 }
 
@@ -482,13 +594,10 @@ Outputs linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> expo
                bool detach, double eps) {
   const Problem problem = checked_linear(x, weight, exponent, b, max_out, detach);
   const typename Device::Guard guard(x);
+  if (widens<Device>(problem))
+    return narrowed_responses(linear<Device>(to_float(x), to_float(weight), exponent, b, max_out, detach, eps), problem);
   const Tensor rows = torch::stable::reshape(x, Sizes{problem.columns, problem.in_channels});
-  const auto compute = [&] {
-    if constexpr (Device::kTakesProblems)
-      if (Device::takes_forward(problem, rows, weight)) return Device::forward(problem, rows, weight, exponent, eps);
-    return respond<Device>(Product{}, rows, weight, exponent, problem, eps);
-  };
-  const Responses at = compute();
+  const Responses at = respond<Device>(Product{}, rows, weight, exponent, problem, eps);
   const Sizes shape = with_last(x, problem.out_channels);
   return {reshaped(at.y, shape), problem.is_scaled() ? reshaped(at.norm, with_last(x, 1)) : at.norm,
           max_out > 1 ? reshaped(at.winner, shape) : at.winner};
@@ -502,19 +611,19 @@ Outputs linear_backward(const Tensor& grad, const Tensor& x, const Tensor& weigh
   check_saved(problem, x, grad, y, norm, winner, with_last(x, problem.out_channels), with_last(x, 1));
   const Needs needs{need_x, need_weight, need_exponent && exponent};
   const typename Device::Guard guard(x);
+  if (widens<Device>(problem))
+    return narrowed_gradients(
+        linear_backward<Device>(to_float(grad), to_float(x), to_float(weight), exponent, to_float(y), norm, winner, b,
+                                max_out, detach, need_x, need_weight, need_exponent),
+        problem);
   const auto rows = [&](const Tensor& t, int64_t channels, bool is_there) {
     return is_there ? torch::stable::reshape(t, Sizes{problem.columns, channels}) : t;
   };
   const Tensor grad_rows = rows(grad, problem.out_channels, true), x_rows = rows(x, problem.in_channels, true);
   const Tensor y_rows = rows(y, problem.out_channels, problem.is_scaled());
+  const Tensor norms = problem.is_scaled() ? torch::stable::reshape(norm, Sizes{1, 1, 1, problem.columns}) : norm;
   const Tensor winner_rows = rows(winner, problem.out_channels, max_out > 1);
-  const auto compute = [&] {
-    if constexpr (Device::kTakesProblems)
-      if (Device::takes_backward(problem, x_rows, weight))
-        return Device::backward(problem, grad_rows, x_rows, weight, exponent, y_rows, norm, winner_rows, needs);
-    return gradients<Device>(Product{}, grad_rows, x_rows, weight, exponent, y_rows, norm, winner_rows, problem, needs);
-  };
-  const Gradients at = compute();
+  const Gradients at = gradients<Device>(Product{}, grad_rows, x_rows, weight, exponent, y_rows, norms, winner_rows, problem, needs);
   return {need_x ? reshaped(at.x, shape_of(x)) : at.x, at.weight, at.exponent};
 }
 

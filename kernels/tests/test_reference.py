@@ -1,10 +1,9 @@
-"""What the twin promises beyond the operators (those are held against the oracle in test_ops.py)."""
+"""What the twin promises beyond the operators (those are held against the formula in test_ops.py)."""
 
 import pytest
 import torch
 from bcos_kernels import reference
-
-EPS = 1e-6
+from samples import EPS, formula, formula_gradients
 
 
 @pytest.mark.parametrize(
@@ -15,28 +14,31 @@ def test_computing_dtype(given, computed):
     assert reference.computing_dtype(given) == computed
 
 
-def test_patch_norm(sample, oracle, assert_close):
-    _, lin, x = sample.tensors()
-    norm = reference.patch_norm(x, *sample.options[1:], EPS)
-    assert_close(norm, oracle(lin, x, sample)[1])
+def kind_of_layer(sample):
+    return reference.Product() if sample.linear else reference.Convolution(sample.kernel_size, *sample.window)
 
 
-def test_norm_of_a_linear_layer_is_that_of_the_row():
-    x = torch.randn(5, 7, dtype=torch.float64)
-    norm = reference.patch_norm(x[:, :, None, None], (1, 1), (1, 1), (0, 0), (1, 1), 1, 0.0)
-    torch.testing.assert_close(norm.flatten(), x.norm(dim=1))
+def test_norm(sample, assert_close):
+    x, weight, exponent, _ = sample.tensors()
+    assert_close(kind_of_layer(sample).norm(x, EPS), formula(x, weight, exponent, sample)[1])
 
 
-def test_double_backward_is_the_formulas_own():
-    """The backward formula is differentiable: what the compiled operators' double backward runs."""
-    generator = torch.Generator().manual_seed(0)
-    lin, x, grad = (torch.rand(1, c, 3, 3, generator=generator, dtype=torch.float64) + 0.2 for c in (4, 2, 4))
-    options = (1.5, (2, 2), (1, 1), (0, 0), (1, 1), 2)
-    lin = lin[:, :, :2, :2]
-    grad = grad[:, :, :2, :2]
+@pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
+def test_gradients_without_a_saved_response(sample, detach, assert_close):
+    """What double backward differentiates."""
+    x, weight, exponent, grad = sample.tensors()
+    layer = kind_of_layer(sample)
+    winner = reference.forward(layer, x, weight, exponent, sample.b, sample.max_out, EPS)[2]
+    needs = reference.Needs(exponent=exponent is not None)
+    options = (winner, sample.b, sample.max_out, detach, EPS, needs)
+    found = reference.gradients(layer, grad, x, weight, exponent, *options)
+    expected = formula_gradients(x, weight, exponent, grad, sample, detach)
+    for actual, value in zip(found, expected, strict=False):
+        assert_close(actual, value)
 
-    def backward(grad, lin, x):
-        norm = reference.patch_norm(x, *options[1:], EPS)
-        return reference.scale_backward(grad, lin, x, norm, *options, False, True)
 
-    assert torch.autograd.gradcheck(backward, [t.clone().requires_grad_() for t in (grad, lin, x)])
+def test_directions_of_extreme_filters():
+    weight = torch.tensor([[3e30, 4e30], [3e-30, 4e-30], [0, 0]])
+    unit, length = reference.directions(weight)
+    torch.testing.assert_close(unit, torch.tensor([[0.6, 0.8], [0.6, 0.8], [0, 0]]))
+    torch.testing.assert_close(length[:2, 0], torch.tensor([5e30, 5e-30]))

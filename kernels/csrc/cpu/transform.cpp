@@ -47,8 +47,9 @@ struct ReducePixels {
   static BCOS_INLINE void run(const F* functor, int64_t begin, int64_t end) {
     const F f = *functor;
     const Extent e = f.extent;
-    for (int64_t pixel = begin; pixel < end; ++pixel) {
-      const int64_t n = pixel / e.pixels, s = pixel % e.pixels;
+    int64_t n = begin / e.pixels, s = begin % e.pixels;
+    for (int64_t pixel = begin; pixel < end; ++pixel, ++s) {
+      if (s == e.pixels) s = 0, ++n;
       for (int64_t g = 0; g < e.groups; ++g) {
         const auto context = f.context(n, g, s);
         typename F::A sum = 0;
@@ -96,8 +97,9 @@ struct ApplyPixels {
   static BCOS_INLINE void run(const F* functor, int64_t begin, int64_t end) {
     const F f = *functor;
     const Extent e = f.extent;
-    for (int64_t pixel = begin; pixel < end; ++pixel) {
-      const int64_t n = pixel / e.pixels, s = pixel % e.pixels;
+    int64_t n = begin / e.pixels, s = begin % e.pixels;
+    for (int64_t pixel = begin; pixel < end; ++pixel, ++s) {
+      if (s == e.pixels) s = 0, ++n;
       for (int64_t g = 0; g < e.groups; ++g) {
         const auto context = f.context(n, g, s);
 #pragma omp simd
@@ -133,8 +135,34 @@ struct WindowRows {
   }
 };
 
+struct AddElements {
+  template <class F>
+  static BCOS_INLINE void run(const F* functor, int64_t begin, int64_t end) {
+    const F f = *functor;
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) f.at(i);
+  }
+};
+
 struct Cpu {
-  static constexpr bool kTakesProblems = false;
+  // Few CPUs have products in half precision, and PyTorch's are some hundred times slower than float32 where they are
+  // missing; in float32 every result is rounded once.
+  static constexpr bool kWidens = true;
+
+  // So many that a piece of x, l and y stays in the last-level cache, if there are several such pieces and a piece is
+  // much larger than the filters, which each one reads again.
+  static int64_t piece(const Problem& problem) {
+    constexpr int64_t kBytes = 8 << 20;
+    const int64_t size = problem.type == ScalarType::Double ? 8 : 4, length = problem.length();
+    const int64_t filters = problem.out_channels * problem.max_out;
+    const int64_t bytes = size * problem.batch * (problem.in_channels * problem.height * problem.width +
+                                                  filters * problem.rows * problem.columns);
+    const int64_t weight = size * filters * problem.in_channels / problem.groups * problem.kernel[0] * problem.kernel[1];
+    if (bytes < 2 * kBytes || weight > kBytes / 8) return length;
+    const int64_t count = std::max<int64_t>(1, length * kBytes / bytes);
+    // with one thread PyTorch gives small batches to a slower convolution
+    return problem.is_linear || count >= 16 || torch::stable::get_num_threads() > 1 ? count : length;
+  }
 
   struct Guard {
     explicit Guard(const Tensor&) {}
@@ -144,6 +172,11 @@ struct Cpu {
   static void share(const F& f, int64_t tasks, int64_t elements_per_task) {
     torch::stable::parallel_for(0, tasks, grain(elements_per_task),
                                 [&](int64_t begin, int64_t end) { cpu::run<Range>(&f, begin, end); });
+  }
+
+  template <class F>
+  static void add(const F& f) {
+    share<AddElements>(f, f.size, 1);
   }
 
   template <class F>

@@ -74,6 +74,11 @@ __global__ void filters_kernel(const F f) {
   }
 }
 
+template <class F>
+__global__ void add_kernel(const F f) {
+  for (int64_t i = thread_number(); i < f.size; i += thread_count()) f.at(i);
+}
+
 unsigned blocks(int64_t threads) {
   return static_cast<unsigned>(std::min((threads + kThreads - 1) / kThreads, kMostBlocks));
 }
@@ -91,7 +96,15 @@ struct Cuda {
     explicit Guard(const Tensor& t) : guard(t.get_device_index()) {}
   };
 
-  static constexpr bool kTakesProblems = false;
+  static constexpr bool kWidens = false;
+  static int64_t piece(const Problem& problem) { return problem.length(); }
+
+  template <class F>
+  static void add(const F& f) {
+    if (f.size == 0) return;
+    add_kernel<<<blocks(f.size), kThreads, 0, current_stream()>>>(f);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
 
   template <class F>
   static void filters(const F& f) {

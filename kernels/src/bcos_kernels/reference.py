@@ -187,6 +187,9 @@ def forward(
         max_out: Number of neighbouring filters that compete for one output.
         eps: Added to the sum of squares.
     """
+    if _widens(x):
+        y, norm, winner = forward(layer, x.float(), weight, exponent, b, max_out, eps)
+        return y.to(x.dtype), norm, winner
     lin = layer.respond(x, directions(weight)[0].to(x.dtype))
     dtype, outputs = computing_dtype(x.dtype), weight.shape[0] // max_out
     y = layer.empty_output(lin, outputs, x.dtype)
@@ -232,6 +235,10 @@ def backward(
         detach: Whether the scale is a constant.
         needs: Whose gradients are wanted.
     """
+    if _widens(x):
+        wide = (t.float() for t in (grad, x))
+        found = backward(layer, *wide, weight, exponent, y.float(), norm, winner, b, max_out, detach, needs)
+        return found._replace(x=None if found.x is None else found.x.to(x.dtype))
     cosine, value = None, None
     if exponent is not None or b != 1:
         value = y.to(norm.dtype)
@@ -254,6 +261,10 @@ def gradients(
     needs: Needs,
 ) -> Gradients:
     """The same gradients from x and w alone, to be differentiated again; arguments as in :func:`backward`."""
+    if _widens(x):
+        wide = (t.float() for t in (grad, x))
+        found = gradients(layer, *wide, weight, exponent, winner, b, max_out, detach, eps, needs)
+        return found._replace(x=None if found.x is None else found.x.to(x.dtype))
     cosine, value, norm = None, None, None
     if exponent is not None or b != 1:
         lin = layer.respond(x, directions(weight)[0].to(x.dtype))
@@ -300,6 +311,11 @@ def _gradients(layer, grad, x, weight, exponent, cosine, value, norm, winner, b,
         is_zero = (weight == 0).all(dims, keepdim=True)  # no direction, and none to turn it
         grad_unit = torch.where(is_zero, 0, across / length).to(weight.dtype)
     return Gradients(grad_x, grad_unit, grad_exponent)
+
+
+def _widens(x: Tensor) -> bool:
+    """A CPU's products in half precision are slow, and round where float32 need not: see the compiled kernels."""
+    return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
 
 
 def _unit_dim(layer: Convolution | Product) -> int:
