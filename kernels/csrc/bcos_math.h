@@ -170,7 +170,7 @@ struct Energy {
 };
 
 // The channels are those of y; dL/dl has max_out times as many, zero but for the winners.
-template <class T, Layout layout_, Power power, bool has_max_out>
+template <class T, Layout layout_, Power power, bool has_max_out, bool has_terms>
 struct Pull {
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
@@ -178,11 +178,11 @@ struct Pull {
   View<const T, layout> grad, y;
   View<T, layout> grad_lin;
   View<const uint8_t, layout> winner;
-  View<A, layout> exponent_terms;  // G y log(c + delta), where wanted
+  View<A, layout> exponent_terms;  // G y log(c + delta), with has_terms
   int64_t max_out;
   const A* norm;  // (N, G, S)
   A* out;         // (N, G, S), or null where the gradient of x is not wanted or the scale is a constant
-  bool detach;
+  A not_detached;  // 1, or 0 where the scale is a constant
   const A* exponent;  // B of each output, for kPower
 
   BCOS_HOST_DEVICE A context(int64_t n, int64_t g, int64_t s) const {
@@ -194,10 +194,9 @@ struct Pull {
     if constexpr (power != Power::kPlain) {
       const A value = widened(y.at(n, c, s));
       const Recovered<A> at = recovered<A, power>(value, norm_here, power == Power::kPower ? exponent[c] : A(0));
-      along_lin = detach ? g * at.scale : g * at.scale * (A(1) + at.slope);
+      along_lin = g * at.scale * (A(1) + not_detached * at.slope);
       along_norm = g * value * at.slope;
-      if constexpr (power == Power::kPower)
-        if (exponent_terms.data) exponent_terms.at(n, c, s) = g * value * at.log;
+      if constexpr (has_terms) exponent_terms.at(n, c, s) = g * value * at.log;
     }
     if constexpr (has_max_out) {
       const int64_t won = winner.at(n, c, s);

@@ -424,12 +424,17 @@ Pulled pulled(const Tensor& grad_any, const Tensor& y_any, const Tensor& norm_an
     with_layout(layout_of({&grad, &y, &result.grad_lin, &winner, &result.exponent_terms}), [&](auto layout) {
       constexpr Layout kLayout = decltype(layout)::value;
       with_formula(problem, [&](auto power, auto max_out) {
-        Device::reduce(Pull<T, kLayout, decltype(power)::value, decltype(max_out)::value>{
-            problem.out_extent(), view<const T, kLayout>(grad), view<const T, kLayout>(y),
-            view<T, kLayout>(result.grad_lin), view<const uint8_t, kLayout>(winner),
-            view<A, kLayout>(result.exponent_terms), problem.max_out, values_or_null<A>(norm),
-            result.pull.defined() ? result.pull.mutable_data_ptr<A>() : nullptr, problem.detach,
-            values_or_null<A>(values)});
+        const auto reduce = [&](auto terms) {
+          Device::reduce(Pull<T, kLayout, decltype(power)::value, decltype(max_out)::value, decltype(terms)::value>{
+              problem.out_extent(), view<const T, kLayout>(grad), view<const T, kLayout>(y),
+              view<T, kLayout>(result.grad_lin), view<const uint8_t, kLayout>(winner),
+              view<A, kLayout>(result.exponent_terms), problem.max_out, values_or_null<A>(norm),
+              result.pull.defined() ? result.pull.mutable_data_ptr<A>() : nullptr, problem.detach ? A(0) : A(1),
+              values_or_null<A>(values)});
+        };
+        if constexpr (decltype(power)::value == Power::kPower)
+          if (needs.exponent) return reduce(std::true_type{});
+        reduce(std::false_type{});
       });
     });
   });

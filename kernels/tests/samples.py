@@ -121,7 +121,11 @@ SAMPLES = [
     *LINEARS,
     *(replace(CONVOLUTIONS[0], name=f"3x3, {o}", **o) for o in _OPTIONS),
     *(replace(LINEARS[0], name=f"linear, {o}", out_channels=8, **o) for o in _OPTIONS),
-    *(replace(s, name=f"{s.name}, b=1.5", b=1.5) for s in CONVOLUTIONS if s.name in ("uneven", "groups", "wide groups")),
+    *(
+        replace(s, name=f"{s.name}, b=1.5", b=1.5)
+        for s in CONVOLUTIONS
+        if s.name in ("uneven", "groups", "wide groups")
+    ),
     replace(CONVOLUTIONS[7], name="groups, max_out, per-output B", max_out=2, b=1.5, exponent=(8,)),
 ]
 

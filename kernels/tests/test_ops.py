@@ -8,14 +8,12 @@ import bcos_kernels
 import pytest
 import torch
 from bcos_kernels import reference
-from samples import EPS, OPERATORS, SAMPLES, Implementation, Sample, formula, formula_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import EPS, OPERATORS, SAMPLES, Implementation, Sample, formula, formula_gradients
 
 HALVES = (torch.bfloat16, torch.float16)
-CPU = Implementation(
-    "cpu", OPERATORS.conv2d, OPERATORS.conv2d_backward, OPERATORS.linear, OPERATORS.linear_backward
-)
+CPU = Implementation("cpu", OPERATORS.conv2d, OPERATORS.conv2d_backward, OPERATORS.linear, OPERATORS.linear_backward)
 detached = pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
 
 
@@ -142,6 +140,8 @@ def calls(draw):
         max_out=draw(st.sampled_from([1, 1, 2, 3])),
         linear=linear,
     )
+    if math.prod(sample.weight_shape[1:]) == 1:  # directions 1 and -1 alone: equal responses
+        sample = replace(sample, max_out=1)
     dtype = draw(st.sampled_from([torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16]))
     return sample, dtype, draw(st.sampled_from(["contiguous", "channels_last", "crop"])), draw(st.booleans())
 
@@ -160,8 +160,10 @@ def test_random_layers(call):
     rounding = torch.finfo(dtype).eps if dtype in HALVES else {torch.float32: 2e-6, torch.float64: 1e-12}[dtype]
     steep = 100 if sample.is_steep and dtype != torch.float64 else 1  # see assert_close
     for i, (actual, value) in enumerate(zip(found, expected, strict=False)):
-        # Inputs and gradients are about 1: a gradient may be a sum of such terms that cancel, B's of all of them.
-        room = value.abs().max() + (0, 1, 1, 1 + 0.2 * grad.numel() ** 0.5)[i]
+        # Inputs and gradients are about 1: a gradient may be a sum of such terms that cancel, B's of all of them, and a
+        # filter's is divided by its norm.
+        shortest = weight.double().flatten(1).norm(dim=1).min()
+        room = value.abs().max() + (0, 1, 1 + 1 / shortest, 1 + 0.2 * grad.numel() ** 0.5)[i]
         assert (actual.double() - value).abs().max() <= rounding * room * (steep if i else 1) + (dtype in HALVES) * 6e-8
 
 
@@ -199,9 +201,7 @@ def test_registration_passes_opcheck(sample, device):
     name = "linear" if sample.linear else "conv2d"
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     backward = getattr(OPERATORS, f"{name}_backward").default
-    torch.library.opcheck(
-        backward, (grad, x, weight, exponent, *saved, *options, True, True, True), test_utils=checks
-    )
+    torch.library.opcheck(backward, (grad, x, weight, exponent, *saved, *options, True, True, True), test_utils=checks)
     leaves = [t if t is None else t.requires_grad_() for t in (x, weight, exponent)]
     torch.library.opcheck(getattr(OPERATORS, name).default, (*leaves, *options, EPS), test_utils=checks)
 
@@ -346,16 +346,14 @@ def test_compiles_without_graph_breaks(device, detach, kind):
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("b", [1, 1.5, 2])
 def test_not_finite_values_propagate_as_in_the_formula(implementation, value, where, layout, b):
-    sample = Sample("", 4, 8, (6, 5), padding=(1, 1), groups=2, b=b)
+    sample = Sample("", 4, 8, (6, 5), groups=2, b=b)  # a convolution does not multiply by its padding
     x, weight, _, grad = sample.tensors(torch.float32, layout, implementation.device)
     {"x": x, "weight": weight, "grad": grad}[where][1, 1, 2, 2] = value
     saved = implementation.forward(sample, x, weight, None)
     y, norm = formula(*on_cpu(x, weight), None, sample)
     for actual, expected in zip(saved[: 1 if b == 1 else 2], (y, norm), strict=False):
-        assert not (actual.isfinite().cpu() & ~expected.isfinite()).any()
-        if where == "x":  # oneDNN's blocks of filters may share one that is not a number
-            assert torch.equal(actual.isfinite().cpu(), expected.isfinite())
-            assert torch.equal(actual.isnan().cpu(), expected.isnan())
+        assert torch.equal(actual.isfinite().cpu(), expected.isfinite())
+        assert torch.equal(actual.isnan().cpu(), expected.isnan())
     found = implementation.backward(sample, grad, x, weight, None, saved)
     expected = formula_gradients(*on_cpu(x, weight, None, grad), sample)
     for actual, wanted in zip(found, expected, strict=False):  # what is not finite must not come out finite
@@ -460,7 +458,7 @@ BAD = [
     ({"b": float("inf")}, "b: expected a finite number >= 1, got inf"),
     ({"x": torch.zeros(4, 5, 5)}, "x.*: expected 4 dimensions"),
     ({"weight": torch.zeros(8, 4)}, "weight: expected 4 dimensions"),
-    ({"x": torch.zeros(2, 4, 5, 5).double()}, "weight: expected the dtype of x, .*(ouble|float64).*got (F|torch.f)loat"),
+    ({"x": torch.zeros(2, 4, 5, 5).double()}, "weight: expected the dtype of x, .*(Double|float64).*got .*(F|f)loat"),
     ({"x": torch.zeros(2, 4, 5, 5).int()}, "x.*: expected f.*got .*(Int|int32)"),
     ({"x": torch.zeros(2, 5, 5, 5)}, "x: expected 4 channels"),
     ({"groups": 3}, "groups: expected a positive divisor of the 4 input channels and the 8 outputs, got 3"),
@@ -544,19 +542,15 @@ def test_the_operator_itself_rejects(change, message):
 def test_the_backward_operator_itself_rejects(change, message):
     needs_compiled()
     saved = {"y": torch.zeros(2, 8, 5, 5), "norm": torch.ones(2, 1, 5, 5)}
-    tensors = {"grad": torch.zeros(2, 8, 5, 5)} | saved | change
+    grad, y, norm = ({"grad": torch.zeros(2, 8, 5, 5)} | saved | change).values()
     x, weight, b, *window, max_out = GOOD.values()
     winner = torch.zeros(0, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match=re.escape(message)):
-        OPERATORS.conv2d_backward(
-            tensors["grad"], x, weight, None, tensors["y"], tensors["norm"], winner, b, *window, max_out, False, *[True] * 3
-        )
+        OPERATORS.conv2d_backward(grad, x, weight, None, y, norm, winner, b, *window, max_out, False, *[True] * 3)
     winner = torch.zeros(2, 4, 5, 4, dtype=torch.uint8)
     half = [t[:, : 4 if t.shape[1] == 8 else 1] for t in (torch.zeros(2, 8, 5, 5), saved["y"], saved["norm"])]
     with pytest.raises(RuntimeError, match=re.escape("winner: expected shape (2, 4, 5, 5), got (2, 4, 5, 4)")):
-        OPERATORS.conv2d_backward(
-            half[0], x, weight, None, half[1], half[2], winner, b, *window, 2, False, *[True] * 3
-        )
+        OPERATORS.conv2d_backward(half[0], x, weight, None, half[1], half[2], winner, b, *window, 2, False, *[True] * 3)
 
 
 def test_mixed_devices_are_rejected():

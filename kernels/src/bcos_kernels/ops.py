@@ -7,7 +7,7 @@ Each forward operator answers (y, norm, winner) and each backward operator (grad
 there is not, or is not asked for, is an empty tensor of shape (0,).
 """
 
-# ruff: noqa: ANN001, ANN202 - the operators' implementations take what their schemas say
+# ruff: noqa: ANN001, ANN002, ANN003, ANN202, ANN205, ANN206 - the operators' implementations take what their schemas say
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -196,9 +196,7 @@ class _Layer(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: the formula itself, so that it can be differentiated again
             with torch.autocast(grad.device.type, enabled=False):
                 layer = cls.layer(saved.weight, *window)
-                found = reference.gradients(
-                    layer, grad, *saved[:3], saved.winner, b, max_out, detach, eps, needs
-                )
+                found = reference.gradients(layer, grad, *saved[:3], saved.winner, b, max_out, detach, eps, needs)
         else:
             backward = getattr(_operators, f"{cls.operator}_backward")
             found = backward(grad, *saved, b, *window, max_out, detach, *needs)

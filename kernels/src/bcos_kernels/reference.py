@@ -88,7 +88,10 @@ class Convolution:
         """Adjoint of the box sum, (N, G, P, Q) -> (N, G, H, W), in a shape that broadcasts against x."""
         window = r.new_ones(self.groups, 1, *self.kernel_size)
         reached = [
-            (r.shape[2 + i] - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel_size[i] - 1) + 1
+            (r.shape[2 + i] - 1) * self.stride[i]
+            - 2 * self.padding[i]
+            + self.dilation[i] * (self.kernel_size[i] - 1)
+            + 1
             for i in range(2)
         ]
         rest = [x.shape[2 + i] - reached[i] for i in range(2)]  # what the strided window left over at the far edge
@@ -136,11 +139,11 @@ class Product:
         """Sum over the outputs."""
         return t.sum(-1, keepdim=True)
 
-    def per_channel(self, t: Tensor, channels: int) -> Tensor:  # noqa: ARG002
+    def per_channel(self, t: Tensor, channels: int) -> Tensor:
         """As it is: (..., 1) broadcasts against (..., O)."""
         return t
 
-    def spread(self, r: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
+    def spread(self, r: Tensor, x: Tensor) -> Tensor:
         """As it is: a row's norm is that row's alone."""
         return r
 
