@@ -42,7 +42,7 @@ class Sample:
     @property
     def is_steep(self) -> bool:
         """Whether the scale is infinitely steep where the response is zero."""
-        return 1 < self.b < 2
+        return 1 < self.b < 2 or (self.exponent is not None and self.b < 2)
 
     @property
     def out_size(self) -> tuple[int, ...]:

@@ -43,8 +43,11 @@ _operators = torch.ops.bcos_kernels
 
 def _given_or_empty(gradients: reference.Gradients, x, weight, exponent) -> tuple[Tensor, Tensor, Tensor]:
     exponent_dtype = torch.float32 if exponent is None else exponent.dtype
-    dtypes = (x.dtype, weight.dtype, exponent_dtype)
-    return tuple(x.new_empty(0, dtype=d) if g is None else g for g, d in zip(gradients, dtypes, strict=True))
+
+    def given(g: Tensor | None, dtype: torch.dtype) -> Tensor:
+        return x.new_empty(0, dtype=dtype) if g is None else g
+
+    return given(gradients.x, x.dtype), given(gradients.weight, weight.dtype), given(gradients.exponent, exponent_dtype)
 
 
 def _twin_backward(layer, grad, x, weight, exponent, y, norm, winner, b, max_out, detach, needs):
@@ -215,7 +218,7 @@ class _Conv2d(_Layer):
         return _Conv2d.run(*arguments)
 
     @staticmethod
-    def backward(ctx, grad, _grad_norm, _grad_winner):
+    def backward(ctx, grad, _grad_norm, _grad_winner):  # pyright: ignore[reportIncompatibleMethodOverride]
         return _Conv2d.pull_back(ctx, grad)
 
 
@@ -231,7 +234,7 @@ class _Linear(_Layer):
         return _Linear.run(*arguments)
 
     @staticmethod
-    def backward(ctx, grad, _grad_norm, _grad_winner):
+    def backward(ctx, grad, _grad_norm, _grad_winner):  # pyright: ignore[reportIncompatibleMethodOverride]
         return _Linear.pull_back(ctx, grad)
 
 
@@ -337,7 +340,7 @@ _register_vmap("linear", fold=False)
 
 
 @register_flop_formula(_operators.conv2d)
-def _conv2d_flop(x_shape, w_shape, *_, out_shape=None, **__) -> int:
+def _conv2d_flop(x_shape, w_shape, *_, out_shape, **__) -> int:
     return conv_flop_count(x_shape, w_shape, out_shape[0])
 
 

@@ -239,8 +239,8 @@ def backward(
         needs: Whose gradients are wanted.
     """
     if _widens(x):
-        wide = (t.float() for t in (grad, x))
-        found = backward(layer, *wide, weight, exponent, y.float(), norm, winner, b, max_out, detach, needs)
+        wide = grad.float(), x.float()
+        found = backward(layer, wide[0], wide[1], weight, exponent, y.float(), norm, winner, b, max_out, detach, needs)
         return found._replace(x=None if found.x is None else found.x.to(x.dtype))
     cosine, value = None, None
     if exponent is not None or b != 1:
@@ -265,8 +265,8 @@ def gradients(
 ) -> Gradients:
     """The same gradients from x and w alone, to be differentiated again; arguments as in :func:`backward`."""
     if _widens(x):
-        wide = (t.float() for t in (grad, x))
-        found = gradients(layer, *wide, weight, exponent, winner, b, max_out, detach, eps, needs)
+        wide = grad.float(), x.float()
+        found = gradients(layer, wide[0], wide[1], weight, exponent, winner, b, max_out, detach, eps, needs)
         return found._replace(x=None if found.x is None else found.x.to(x.dtype))
     cosine, value, norm = None, None, None
     if exponent is not None or b != 1:
@@ -293,7 +293,7 @@ def _gradients(layer, grad, x, weight, exponent, cosine, value, norm, winner, b,
         grad_lin = scaled if detach else scaled * (1 + power * rho)
         if not detach and needs.x:
             pull = layer.over_groups(power * rho * g * value) / norm.square()
-        if needs.exponent:
+        if needs.exponent and exponent is not None:
             terms = g * value * (cosine + COSINE_OFFSET).log()
             grad_exponent = _sum_to_outputs(layer, terms, exponent).to(exponent.dtype)
     if max_out > 1:
