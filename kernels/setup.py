@@ -20,6 +20,11 @@ HEADERS = sorted(os.path.relpath(header) for header in glob.glob(os.path.join(CS
 CXX_FLAGS = ["-O3", "-g0", "-fopenmp-simd", "-fvisibility=hidden"]
 # no-tree-pre: g++'s partial redundancy elimination turns selections into branches, which do not vectorise
 CXX_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fno-tree-pre"]
+# for the tests: kernels/README.md
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZE = os.environ.get("BCOS_KERNELS_SANITIZE") == "1"
+if SANITIZE:
+    CXX_FLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZERS]
 
 
 def plan():
@@ -51,6 +56,7 @@ def plan():
             depends=HEADERS,
             define_macros=[("BCOS_TORCH_VERSION", f'"{torch.__version__}"'), ("BCOS_CUDA_ARCHS", f'"{archs}"')],
             extra_compile_args={"cxx": CXX_FLAGS},
+            extra_link_args=SANITIZERS if SANITIZE else [],
         )
     ]
     if home:
