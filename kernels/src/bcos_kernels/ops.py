@@ -7,7 +7,7 @@ Each forward operator answers (y, norm, winner) and each backward operator (grad
 there is not, or is not asked for, is an empty tensor of shape (0,).
 """
 
-# ruff: noqa: ANN001, ANN002, ANN003, ANN202, ANN205, ANN206 - the operators' implementations take what their schemas say
+# ruff: noqa: ANN001, ANN002, ANN003, ANN202 - the operators' implementations take what their schemas say
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -166,90 +166,95 @@ def _unpack(ctx) -> _Saved:
         ) from error
 
 
-class _Layer(torch.autograd.Function):
-    """What both layers' autograd functions share; torch's register_autograd makes none that torch.func can use."""
+def _save(ctx, inputs, output) -> None:
+    x, weight, exponent, b, *_ = inputs
+    y, norm, winner = output
+    ctx.mark_non_differentiable(norm, winner)
+    ctx.set_materialize_grads(False)
+    # where y = l backward does not look at it
+    ctx.save_for_backward(x, weight, exponent, norm if exponent is None and b == 1 else y, norm, winner)
+    ctx.options = inputs[3:]
 
+
+def _pull_back(ctx, grad, layer_of: Callable, backward: Callable):
+    none = (None,) * len(ctx.options)
+    if grad is None:
+        return None, None, None, *none
+    needs = Needs(*ctx.needs_input_grad[:3])
+    saved = _unpack(ctx)
+    b, *window, max_out, detach, eps = ctx.options
+    if torch.is_grad_enabled():  # create_graph=True: the formula itself, so that it can be differentiated again
+        with torch.autocast(grad.device.type, enabled=False):
+            layer = layer_of(saved.weight, *window)
+            found = reference.gradients(layer, grad, *saved[:3], saved.winner, b, max_out, detach, eps, needs)
+    else:
+        found = backward(grad, *saved, b, *window, max_out, detach, *needs)
+    return *(g if need else None for g, need in zip(found, needs, strict=True)), *none
+
+
+def _below_autograd(operator: Callable, arguments):
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
+def _recording_nothing(operator: Callable, arguments):
+    if torch.compiler.is_dynamo_compiling():  # it traces no guard of the dispatcher, and records nothing in forward
+        return operator(*arguments)
+    return _below_autograd(operator, arguments)
+
+
+# Not by torch.library.register_autograd: torch.func cannot differentiate what that makes, and a forward-mode derivative
+# would be zero without a word.
+
+
+class _Conv2d(torch.autograd.Function):
     generate_vmap_rule = True
-    operator: str
-    layer: Callable[..., Convolution | Product]
-
-    @classmethod
-    def run(cls, *arguments):
-        with torch._C._AutoDispatchBelowAutograd():
-            return getattr(_operators, cls.operator)(*arguments)
+    setup_context = staticmethod(_save)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        x, weight, exponent, b, *_ = inputs
-        y, norm, winner = output
-        ctx.mark_non_differentiable(norm, winner)
-        ctx.set_materialize_grads(False)
-        # where y = l backward does not look at it
-        ctx.save_for_backward(x, weight, exponent, norm if exponent is None and b == 1 else y, norm, winner)
-        ctx.options = inputs[3:]
-
-    @classmethod
-    def pull_back(cls, ctx, grad):
-        none = (None,) * len(ctx.options)
-        if grad is None:
-            return None, None, None, *none
-        needs = Needs(*ctx.needs_input_grad[:3])
-        saved = _unpack(ctx)
-        b, *window, max_out, detach, eps = ctx.options
-        if torch.is_grad_enabled():  # create_graph=True: the formula itself, so that it can be differentiated again
-            with torch.autocast(grad.device.type, enabled=False):
-                layer = cls.layer(saved.weight, *window)
-                found = reference.gradients(layer, grad, *saved[:3], saved.winner, b, max_out, detach, eps, needs)
-        else:
-            backward = getattr(_operators, f"{cls.operator}_backward")
-            found = backward(grad, *saved, b, *window, max_out, detach, *needs)
-        return *(g if need else None for g, need in zip(found, needs, strict=True)), *none
-
-
-class _Conv2d(_Layer):
-    operator = "conv2d"
+    def forward(*arguments) -> tuple[Tensor, Tensor, Tensor]:
+        return _recording_nothing(_operators.conv2d, arguments)
 
     @staticmethod
-    def layer(weight, *window):
-        return Convolution(weight.shape[2:], *window)
+    def backward(ctx, *grad_outputs) -> tuple[Tensor | None, ...]:
+        return _pull_back(ctx, grad_outputs[0], _convolution, _operators.conv2d_backward)
+
+
+class _Linear(torch.autograd.Function):
+    generate_vmap_rule = True
+    setup_context = staticmethod(_save)
 
     @staticmethod
-    def forward(*arguments):
-        return _Conv2d.run(*arguments)
+    def forward(*arguments) -> tuple[Tensor, Tensor, Tensor]:
+        return _recording_nothing(_operators.linear, arguments)
 
     @staticmethod
-    def backward(ctx, grad, _grad_norm, _grad_winner):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Conv2d.pull_back(ctx, grad)
+    def backward(ctx, *grad_outputs) -> tuple[Tensor | None, ...]:
+        return _pull_back(ctx, grad_outputs[0], _product, _operators.linear_backward)
 
 
-class _Linear(_Layer):
-    operator = "linear"
-
-    @staticmethod
-    def layer(_weight):
-        return Product()
-
-    @staticmethod
-    def forward(*arguments):
-        return _Linear.run(*arguments)
-
-    @staticmethod
-    def backward(ctx, grad, _grad_norm, _grad_winner):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Linear.pull_back(ctx, grad)
+def _convolution(weight, *window):
+    return Convolution(weight.shape[2:], *window)
 
 
-def _register_autograd(function: type[_Layer]) -> None:
+def _product(_weight):
+    return Product()
+
+
+def _register_autograd(name: str, function: type[torch.autograd.Function]) -> None:
+    operator = getattr(_operators, name)
+
     def kernel(*arguments):
         # a forward-mode derivative needs no requires_grad; the function knows none, and says so
         if (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments[:3])) or forward_ad._current_level >= 0:
             return function.apply(*arguments)
-        return function.run(*arguments)
+        return _below_autograd(operator, arguments)
 
-    _library.impl(function.operator, kernel, "Autograd")
+    _library.impl(name, kernel, "Autograd")
 
 
-_register_autograd(_Conv2d)
-_register_autograd(_Linear)
+_register_autograd("conv2d", _Conv2d)
+_register_autograd("linear", _Linear)
 
 
 # ---- Autocast: x in the shorter dtype, the filters and B as they are ----
@@ -349,6 +354,18 @@ def _linear_flop(x_shape, w_shape, *_, **__) -> int:
     return 2 * w_shape[0] * torch.Size(x_shape).numel()
 
 
+@register_flop_formula(_operators.conv2d_backward)
+def _conv2d_backward_flop(y_shape, x_shape, w_shape, *arguments, **__) -> int:
+    need_x, need_weight, _ = arguments[-3:]
+    return conv_flop_count(x_shape, w_shape, y_shape) * (need_x + need_weight)
+
+
+@register_flop_formula(_operators.linear_backward)
+def _linear_backward_flop(_, x_shape, w_shape, *arguments, **__) -> int:
+    need_x, need_weight, _ = arguments[-3:]
+    return _linear_flop(x_shape, w_shape) * (need_x + need_weight)
+
+
 # ---- The public functions ----
 
 
@@ -446,7 +463,7 @@ def linear(
     return _call(_operators.linear, _Linear, x, weight, exponent, number, max_out, detach, float(eps))
 
 
-def _call(operator, function: type[_Layer], *arguments) -> Tensor:
+def _call(operator, function: type[torch.autograd.Function], *arguments) -> Tensor:
     # torch.func differentiates an autograd function that it meets above the dispatcher, and none below it
     if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)[0]
