@@ -29,12 +29,14 @@ def pytest_configure(config):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collect_file():
+def pytest_collect_file(file_path):
     """Test modules have no examples in docstrings; as a module of examples, one that fails to import would be skipped
     and its tests with it: the second import finds the unfinished module in sys.modules, without any.
     """
     found = yield
-    return [collector for collector in found if type(collector) is pytest.Module] or found
+    if not file_path.name.startswith(("test_", "bench_")):  # a source file named on the command line keeps its examples
+        return found
+    return [collector for collector in found if type(collector) is pytest.Module]
 
 
 if not HAVE_BENCHMARK:  # a machine with torch and pytest only

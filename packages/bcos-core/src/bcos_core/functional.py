@@ -61,6 +61,7 @@ def bcos_conv2d(
         ValueError: If b, max_out, a shape, a dtype or a device is out of range.
 
     Example:
+        >>> import torch
         >>> bcos_conv2d(torch.randn(1, 6, 8, 8), torch.randn(4, 6, 3, 3), padding=1).shape
         torch.Size([1, 4, 8, 8])
     """
@@ -107,6 +108,7 @@ def bcos_linear(
         ValueError: If b, max_out, a shape, a dtype or a device is out of range.
 
     Example:
+        >>> import torch
         >>> bcos_linear(torch.randn(2, 5, 16), torch.randn(8, 16)).shape
         torch.Size([2, 5, 8])
     """
