@@ -13,6 +13,7 @@ import cxx_plan
 
 CSRC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "csrc")
 HEADERS = sorted(os.path.relpath(header) for header in glob.glob(os.path.join(CSRC, "**", "*.h"), recursive=True))
+CPU_SOURCES = sorted(glob.glob(os.path.join(CSRC, "cpu", "*.cpp")))
 # -fopenmp-simd: only the vectorisation hints, no OpenMP runtime; g++ and clang both know it
 # hidden: nothing in these libraries is called by name from outside
 # no-math-errno, no-trapping-math: a square root and a comparison are one instruction, nobody reads errno or the flags
@@ -51,7 +52,7 @@ def plan():
     extensions = [
         CppExtension(
             "bcos_kernels._C",
-            ["csrc/cpu/transform.cpp", "csrc/cpu/batch_norm.cpp", "csrc/info.cpp"],
+            [os.path.relpath(source) for source in CPU_SOURCES] + ["csrc/info.cpp"],
             include_dirs=[CSRC],
             depends=HEADERS,
             define_macros=[("BCOS_TORCH_VERSION", f'"{torch.__version__}"'), ("BCOS_CUDA_ARCHS", f'"{archs}"')],

@@ -5,12 +5,14 @@
 //   Device::windows(f)  for functors over (plane, row, column),
 //   Device::add(f)      for functors over elements,
 // and says
-//   Device::kWidens         whether half precision is converted to float32 before, and back after,
+//   Device::responses(...), gradients(...)  of a layer as a whole, for those the device has products of its own for,
+//   Device::widens_forward(type), widens_backward(type)  whether others are converted to float32 before, and back after,
 //   Device::piece(problem)  of how many images (rows of a linear layer) at a time the work is done: what one step writes
 //                           is then still in the cache when the next one reads it.
 #pragma once
 
 #include <array>
+#include <optional>
 #include <tuple>
 #include <type_traits>
 
@@ -205,11 +207,12 @@ Tensor unit_filters(const Tensor& weight, const Problem& problem) {
   return unit;
 }
 
-// dL/dw in the layout of `original`; `weight` is its dense form
+// dL/dw in the layout of `original`; `weight` is its dense form, dL/du has x's dtype or its computing type
 template <class Device>
 Tensor weight_gradient(const Tensor& original, const Tensor& weight, const Tensor& unit_gradient_any,
                        const Problem& problem) {
-  Tensor unit_gradient = empty_like(weight, problem.type);  // element for element beside the weight
+  const ScalarType type = unit_gradient_any.scalar_type();
+  Tensor unit_gradient = empty_like(weight, type);  // element for element beside the weight
   bool same = true;
   for (int64_t i = 0; i < weight.dim(); ++i)
     same = same && (weight.size(i) == 1 || unit_gradient_any.stride(i) == unit_gradient.stride(i));
@@ -219,12 +222,16 @@ Tensor weight_gradient(const Tensor& original, const Tensor& weight, const Tenso
     torch::stable::copy_(unit_gradient, unit_gradient_any);
   Tensor gradient = empty_like(weight, problem.weight_type);
   const int64_t filters = weight.size(0);
-  with_weight_type(problem, [&](auto weight_tag, auto tag) {
+  const auto project = [&](auto weight_tag, auto tag) {
     using W = typename decltype(weight_tag)::type;
     using T = typename decltype(tag)::type;
     Device::filters(Project<W, T>{filters, filters ? weight.numel() / filters : 0, weight.const_data_ptr<W>(),
                                   unit_gradient.const_data_ptr<T>(), gradient.mutable_data_ptr<W>()});
-  });
+  };
+  if (type == computing_type(problem.type))
+    with_type(problem.weight_type, [&](auto tag) { project(tag, Type<computing_t<typename decltype(tag)::type>>{}); });
+  else
+    with_weight_type(problem, project);
   if (original.get() == weight.get()) return gradient;
   Tensor result = empty_like(original, problem.weight_type);
   torch::stable::copy_(result, gradient);
@@ -471,9 +478,16 @@ inline Tensor exponent_gradient(const Tensor& terms, const Problem& problem) {
   return torch::stable::sum(terms, dims);
 }
 
-// sum += term, or = term where there is no sum yet
+inline bool is_half(ScalarType type) { return type == ScalarType::Half || type == ScalarType::BFloat16; }
+
+inline Tensor to_float(const Tensor& t) {
+  return is_half(t.scalar_type()) ? torch::stable::to(t, ScalarType::Float) : t;
+}
+
+// sum += term, or = term where there is no sum yet; half precision in float32
 template <class Device>
-void accumulate(Tensor& sum, const Tensor& term, const Problem& problem) {
+void accumulate(Tensor& sum, const Tensor& term_any, const Problem& problem) {
+  const Tensor term = to_float(term_any);
   if (!sum.defined()) {
     sum = term;
     return;
@@ -487,7 +501,6 @@ void accumulate(Tensor& sum, const Tensor& term, const Problem& problem) {
     }
   with_type(problem.type, [&](auto tag) {
     using A = computing_t<typename decltype(tag)::type>;
-    if (sum.scalar_type() != computing_type(problem.type)) return;  // pieces are for computing types alone
     Device::add(Add<A>{sum.numel(), same.const_data_ptr<A>(), sum.mutable_data_ptr<A>()});
   });
 }
@@ -512,7 +525,12 @@ Gradients gradients(const Vendor& vendor, const Tensor& grad, const Tensor& x, c
     if (!needs.x && !needs.weight) return;
     const Tensor x_piece = range.of(x);
     const auto [linear_part, unit_part] = vendor.backward(at.grad_lin, x_piece, unit, needs.x, needs.weight);
-    if (needs.weight) accumulate<Device>(grad_unit, unit_part, problem);
+    if (needs.weight) {
+      if (in_one)
+        grad_unit = unit_part;
+      else
+        accumulate<Device>(grad_unit, unit_part, problem);
+    }
     if (!needs.x) return;
     if (!grad_x.defined())
       grad_x = in_one ? flat(linear_part) : empty_in_format(linear_part, problem.x_shape(), problem.type);
@@ -532,15 +550,12 @@ Gradients gradients(const Vendor& vendor, const Tensor& grad, const Tensor& x, c
 
 using Outputs = std::tuple<Tensor, Tensor, Tensor>;
 
-inline bool is_half(ScalarType type) { return type == ScalarType::Half || type == ScalarType::BFloat16; }
 
-inline Tensor to_float(const Tensor& t) {
-  return is_half(t.scalar_type()) ? torch::stable::to(t, ScalarType::Float) : t;
-}
-
-template <class Device>
-bool widens(const Problem& problem) {
-  return Device::kWidens && is_half(problem.type);
+// Filters given in float32 beside bfloat16 are rounded to it, as a product in bfloat16 would have them; those beside
+// float16 are not, whose range is too short for filters of any length.
+inline Tensor wide_filters(const Tensor& weight, const Problem& problem) {
+  const bool rounds = problem.type == ScalarType::BFloat16 && problem.weight_type == ScalarType::Float;
+  return to_float(rounds ? torch::stable::to(weight, problem.type) : weight);
 }
 
 inline Outputs narrowed_responses(const Outputs& wide, const Problem& problem) {
@@ -552,14 +567,21 @@ inline Outputs narrowed_gradients(const Outputs& wide, const Problem& problem) {
           std::get<2>(wide)};
 }
 
+// The filters' gradient in place of that of the unit filters.
+template <class Device>
+Outputs with_weight_gradient(const Gradients& at, const Tensor& weight, const Problem& problem, const Needs& needs) {
+  return {at.x, needs.weight ? weight_gradient<Device>(weight, dense(weight), at.weight, problem) : at.weight, at.exponent};
+}
+
 template <class Device>
 Outputs conv2d(const Tensor& x, const Tensor& weight, std::optional<Tensor> exponent, double b, Sizes stride,
                Sizes padding, Sizes dilation, int64_t groups, int64_t max_out, bool detach, double eps) {
   const Problem problem =
       checked_conv2d(x, weight, exponent, b, stride, padding, dilation, groups, max_out, detach);
   const typename Device::Guard guard(x);
-  if (widens<Device>(problem))
-    return narrowed_responses(conv2d<Device>(to_float(x), to_float(weight), exponent, b, stride, padding, dilation,
+  if (const auto fused = Device::responses(problem, x, weight, exponent, eps)) return {fused->y, fused->norm, fused->winner};
+  if (Device::widens_forward(problem.type))
+    return narrowed_responses(conv2d<Device>(to_float(x), wide_filters(weight, problem), exponent, b, stride, padding, dilation,
                                              groups, max_out, detach, eps),
                               problem);
   const Responses at = respond<Device>(Convolution{stride, padding, dilation, groups}, x, weight, exponent, problem, eps);
@@ -578,9 +600,11 @@ Outputs conv2d_backward(const Tensor& grad, const Tensor& x, const Tensor& weigh
               {problem.batch, problem.groups, problem.rows, problem.columns});
   const Needs needs{need_x, need_weight, need_exponent && exponent};
   const typename Device::Guard guard(x);
-  if (widens<Device>(problem))
+  if (const auto fused = Device::gradients(problem, grad, x, weight, exponent, y, norm, winner, needs))
+    return with_weight_gradient<Device>(*fused, weight, problem, needs);
+  if (Device::widens_backward(problem.type))
     return narrowed_gradients(
-        conv2d_backward<Device>(to_float(grad), to_float(x), to_float(weight), exponent, to_float(y), norm, winner, b,
+        conv2d_backward<Device>(to_float(grad), to_float(x), wide_filters(weight, problem), exponent, to_float(y), norm, winner, b,
                                 stride, padding, dilation, groups, max_out, detach, need_x, need_weight, need_exponent),
         problem);
   const Gradients at = gradients<Device>(Convolution{stride, padding, dilation, groups}, grad, x, weight, exponent, y, norm,
@@ -599,13 +623,16 @@ Outputs linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> expo
                bool detach, double eps) {
   const Problem problem = checked_linear(x, weight, exponent, b, max_out, detach);
   const typename Device::Guard guard(x);
-  if (widens<Device>(problem))
-    return narrowed_responses(linear<Device>(to_float(x), to_float(weight), exponent, b, max_out, detach, eps), problem);
-  const Tensor rows = torch::stable::reshape(x, Sizes{problem.columns, problem.in_channels});
-  const Responses at = respond<Device>(Product{}, rows, weight, exponent, problem, eps);
+  const Tensor rows = torch::stable::contiguous(torch::stable::reshape(x, Sizes{problem.columns, problem.in_channels}));
+  std::optional<Responses> at = Device::responses(problem, rows, weight, exponent, eps);
+  if (!at) {
+    if (Device::widens_forward(problem.type))
+      return narrowed_responses(linear<Device>(to_float(x), wide_filters(weight, problem), exponent, b, max_out, detach, eps), problem);
+    at = respond<Device>(Product{}, rows, weight, exponent, problem, eps);
+  }
   const Sizes shape = with_last(x, problem.out_channels);
-  return {reshaped(at.y, shape), problem.is_scaled() ? reshaped(at.norm, with_last(x, 1)) : at.norm,
-          max_out > 1 ? reshaped(at.winner, shape) : at.winner};
+  return {reshaped(at->y, shape), problem.is_scaled() ? reshaped(at->norm, with_last(x, 1)) : at->norm,
+          max_out > 1 ? reshaped(at->winner, shape) : at->winner};
 }
 
 template <class Device>
@@ -616,20 +643,25 @@ Outputs linear_backward(const Tensor& grad, const Tensor& x, const Tensor& weigh
   check_saved(problem, x, grad, y, norm, winner, with_last(x, problem.out_channels), with_last(x, 1));
   const Needs needs{need_x, need_weight, need_exponent && exponent};
   const typename Device::Guard guard(x);
-  if (widens<Device>(problem))
-    return narrowed_gradients(
-        linear_backward<Device>(to_float(grad), to_float(x), to_float(weight), exponent, to_float(y), norm, winner, b,
-                                max_out, detach, need_x, need_weight, need_exponent),
-        problem);
   const auto rows = [&](const Tensor& t, int64_t channels, bool is_there) {
-    return is_there ? torch::stable::reshape(t, Sizes{problem.columns, channels}) : t;
+    return is_there ? torch::stable::contiguous(torch::stable::reshape(t, Sizes{problem.columns, channels})) : t;
   };
   const Tensor grad_rows = rows(grad, problem.out_channels, true), x_rows = rows(x, problem.in_channels, true);
   const Tensor y_rows = rows(y, problem.out_channels, problem.is_scaled());
   const Tensor norms = problem.is_scaled() ? torch::stable::reshape(norm, Sizes{1, 1, 1, problem.columns}) : norm;
   const Tensor winner_rows = rows(winner, problem.out_channels, max_out > 1);
+  const auto shaped = [&](const Outputs& at) -> Outputs {
+    return {need_x ? reshaped(std::get<0>(at), shape_of(x)) : std::get<0>(at), std::get<1>(at), std::get<2>(at)};
+  };
+  if (const auto fused = Device::gradients(problem, grad_rows, x_rows, weight, exponent, y_rows, norms, winner_rows, needs))
+    return shaped(with_weight_gradient<Device>(*fused, weight, problem, needs));
+  if (Device::widens_backward(problem.type))
+    return narrowed_gradients(
+        linear_backward<Device>(to_float(grad), to_float(x), wide_filters(weight, problem), exponent, to_float(y), norm, winner, b,
+                                max_out, detach, need_x, need_weight, need_exponent),
+        problem);
   const Gradients at = gradients<Device>(Product{}, grad_rows, x_rows, weight, exponent, y_rows, norms, winner_rows, problem, needs);
-  return {need_x ? reshaped(at.x, shape_of(x)) : at.x, at.weight, at.exponent};
+  return shaped({at.x, at.weight, at.exponent});
 }
 
 }  // namespace bcos

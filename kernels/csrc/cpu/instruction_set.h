@@ -34,6 +34,11 @@ inline InstructionSet best_instruction_set() {
   return has_avx512 ? InstructionSet::kAvx512 : InstructionSet::kAvx2;
 }
 
+inline InstructionSet instruction_set() {
+  static const InstructionSet set = best_instruction_set();
+  return set;
+}
+
 template <class Body, class... Args>
 BCOS_AVX2 void run_avx2(Args... args) {
   Body::run(args...);
@@ -46,14 +51,15 @@ BCOS_AVX512 void run_avx512(Args... args) {
 
 template <class Body, class... Args>
 void run(Args... args) {
-  static const InstructionSet set = best_instruction_set();
-  switch (set) {
+  switch (instruction_set()) {
     case InstructionSet::kAvx512: return run_avx512<Body>(args...);
     case InstructionSet::kAvx2: return run_avx2<Body>(args...);
     default: return Body::run(args...);
   }
 }
 #else
+inline InstructionSet instruction_set() { return InstructionSet::kPortable; }
+
 template <class Body, class... Args>
 void run(Args... args) {
   Body::run(args...);

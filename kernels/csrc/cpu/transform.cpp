@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "operators.h"
+#include "fused_layer.h"
 #include "instruction_set.h"
 
 namespace bcos {
@@ -145,15 +146,37 @@ struct AddElements {
 };
 
 struct Cpu {
+  // Layers that our own products take from end to end.
+  static std::optional<Responses> responses(const Problem& problem, const Tensor& x, const Tensor& weight,
+                                            const std::optional<Tensor>& exponent, double eps) {
+    if (problem.type == ScalarType::Float) return cpu::fused_responses<float>(problem, x, weight, exponent, eps);
+    if (problem.type == ScalarType::BFloat16)
+      return cpu::fused_responses<torch::headeronly::BFloat16>(problem, x, weight, exponent, eps);
+    return std::nullopt;
+  }
+  static std::optional<Gradients> gradients(const Problem& problem, const Tensor& grad, const Tensor& x,
+                                            const Tensor& weight, const std::optional<Tensor>& exponent, const Tensor& y,
+                                            const Tensor& norm, const Tensor& winner, const Needs& needs) {
+    if (problem.type == ScalarType::Float)
+      return cpu::fused_gradients<float>(problem, grad, x, weight, exponent, y, norm, winner, needs);
+    if (problem.type == ScalarType::BFloat16)
+      return cpu::fused_gradients<torch::headeronly::BFloat16>(problem, grad, x, weight, exponent, y, norm, winner, needs);
+    return std::nullopt;
+  }
+
   // Few CPUs have products in half precision, and PyTorch's are some hundred times slower than float32 where they are
-  // missing; in float32 every result is rounded once.
-  static constexpr bool kWidens = true;
+  // missing. Where they are there they round the responses, which must not be: each result is rounded once. Gradients
+  // are sums of rounded terms in any case.
+  static bool widens_forward(ScalarType type) { return is_half(type); }
+  static bool widens_backward(ScalarType type) {
+    return is_half(type) && !(type == ScalarType::BFloat16 && cpu::bfloat16_products());
+  }
 
   // So many that a piece of x, l and y stays in the last-level cache, if there are several such pieces and a piece is
   // much larger than the filters, which each one reads again.
   static int64_t piece(const Problem& problem) {
     constexpr int64_t kBytes = 8 << 20;
-    const int64_t size = problem.type == ScalarType::Double ? 8 : 4, length = problem.length();
+    const int64_t size = problem.type == ScalarType::Double ? 8 : is_half(problem.type) ? 2 : 4, length = problem.length();
     const int64_t filters = problem.out_channels * problem.max_out;
     const int64_t bytes = size * problem.batch * (problem.in_channels * problem.height * problem.width +
                                                   filters * problem.rows * problem.columns);

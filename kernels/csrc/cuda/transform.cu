@@ -96,7 +96,16 @@ struct Cuda {
     explicit Guard(const Tensor& t) : guard(t.get_device_index()) {}
   };
 
-  static constexpr bool kWidens = false;
+  template <class... Args>
+  static std::optional<Responses> responses(const Args&...) {
+    return std::nullopt;
+  }
+  template <class... Args>
+  static std::optional<Gradients> gradients(const Args&...) {
+    return std::nullopt;
+  }
+  static bool widens_forward(ScalarType) { return false; }
+  static bool widens_backward(ScalarType) { return false; }
   static int64_t piece(const Problem& problem) { return problem.length(); }
 
   template <class F>

@@ -191,7 +191,7 @@ def forward(
         eps: Added to the sum of squares.
     """
     if _widens(x):
-        y, norm, winner = forward(layer, x.float(), weight, exponent, b, max_out, eps)
+        y, norm, winner = forward(layer, x.float(), _filters(x, weight), exponent, b, max_out, eps)
         return y.to(x.dtype), norm, winner
     lin = layer.respond(x, directions(weight)[0].to(x.dtype))
     dtype, outputs = computing_dtype(x.dtype), weight.shape[0] // max_out
@@ -240,6 +240,7 @@ def backward(
     """
     if _widens(x):
         wide = grad.float(), x.float()
+        weight = _filters(x, weight)
         found = backward(layer, wide[0], wide[1], weight, exponent, y.float(), norm, winner, b, max_out, detach, needs)
         return found._replace(x=None if found.x is None else found.x.to(x.dtype))
     cosine, value = None, None
@@ -266,6 +267,7 @@ def gradients(
     """The same gradients from x and w alone, to be differentiated again; arguments as in :func:`backward`."""
     if _widens(x):
         wide = grad.float(), x.float()
+        weight = _filters(x, weight)
         found = gradients(layer, wide[0], wide[1], weight, exponent, winner, b, max_out, detach, eps, needs)
         return found._replace(x=None if found.x is None else found.x.to(x.dtype))
     cosine, value, norm = None, None, None
@@ -280,6 +282,16 @@ def gradients(
         cosine = cosine.detach() if detach else cosine
         value = lin * _scale(layer, cosine, exponent, b)
     return _gradients(layer, grad, x, weight, exponent, cosine, value, norm, winner, b, max_out, detach, needs)
+
+
+def _filters(x: Tensor, weight: Tensor) -> Tensor:
+    """Filters in float32 beside bfloat16 are rounded to it, as any product in bfloat16 has them; their gradient is not.
+
+    Those beside float16 stay: its range is too short for filters of any length.
+    """
+    if x.dtype != torch.bfloat16 or weight.dtype != torch.float32:
+        return weight
+    return weight + (weight.detach().to(x.dtype).to(weight.dtype) - weight.detach())
 
 
 def _gradients(layer, grad, x, weight, exponent, cosine, value, norm, winner, b, max_out, detach, needs) -> Gradients:  # noqa: ANN001

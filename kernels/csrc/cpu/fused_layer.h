@@ -1,0 +1,255 @@
+// Layers computed by our own products (product.h): which ones, in what tasks, and the tensors around them.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+
+#include "../operators.h"
+#include "instruction_set.h"
+#include "product.h"
+
+namespace bcos {
+namespace cpu {
+
+// 1 / |w| of filters that are each in one piece; a filter of zeros gets 1.
+struct FilterFactors {
+  template <class W>
+  static BCOS_INLINE void run(const W* weight, int64_t length, double* factors, int64_t begin, int64_t end) {
+    for (int64_t filter = begin; filter < end; ++filter) {
+      const W* w = weight + filter * length;
+      double squares = 0;
+#pragma omp simd reduction(+ : squares)
+      for (int64_t i = 0; i < length; ++i) squares += static_cast<double>(w[i]) * static_cast<double>(w[i]);
+      factors[filter] = squares > 0 ? 1 / std::sqrt(squares) : 1;
+    }
+  }
+};
+
+template <class T>
+const Products<T>* products() {
+  if constexpr (std::is_same_v<T, float>) return float_products();
+  if constexpr (std::is_same_v<T, torch::headeronly::BFloat16>) return bfloat16_products();
+  return nullptr;
+}
+
+// Dense, and beyond doubt channels-last to PyTorch too, whose choice y's layout follows.
+inline bool is_surely_channels_last(const Tensor& t) {
+  return is_channels_last(t) && t.numel() > 0 && (t.size(1) > 1 || t.size(2) * t.size(3) == 1) && !t.is_contiguous();
+}
+
+inline int64_t ratio_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Small images go together: few pixels do not fill a tile.
+inline int64_t images_of(const Layer& y, int64_t bytes) {
+  constexpr int64_t kBytes = 512 << 10, kShares = 2;
+  const int64_t most = std::max<int64_t>(1, kBytes / std::max<int64_t>(1, bytes));
+  return std::min(most, std::max<int64_t>(1, y.batch / (kShares * torch::stable::get_num_threads())));
+}
+
+// The layer as the products see it, with tasks of which x and what is made of it take about `bytes`.
+inline Layer layer_of(const Problem& problem, int64_t element_size) {
+  Layer y{};
+  const bool flat = problem.is_linear || problem.is_pointwise();
+  y.batch = flat ? 1 : problem.batch, y.channels = problem.in_channels;
+  y.height = flat ? problem.batch * problem.height * problem.width : problem.height, y.width = flat ? 1 : problem.width;
+  y.rows = flat ? y.height : problem.rows, y.columns = flat ? 1 : problem.columns;
+  y.outputs = problem.out_channels, y.max_out = problem.max_out;
+  for (int i = 0; i < 2; ++i) {
+    y.kernel[i] = problem.kernel[i], y.stride[i] = problem.stride[i];
+    y.padding[i] = problem.padding[i], y.dilation[i] = problem.dilation[i];
+  }
+  constexpr int64_t kBytes = 192 << 10, kShares = 8;
+  const int64_t row = element_size * y.width * y.channels * y.stride[0];
+  y.band = std::max<int64_t>(1, kBytes / std::max<int64_t>(1, row));
+  const int64_t least = ratio_up(y.batch * y.rows, kShares * torch::stable::get_num_threads());
+  if (flat) {
+    y.band = std::max<int64_t>(56, std::min(y.band, least) / 56 * 56);
+  } else {
+    y.band = std::max(y.kernel[0], std::min(y.band, std::max<int64_t>(1, least)));
+  }
+  y.band = std::min(y.band, std::max<int64_t>(1, y.rows));
+  y.band = ratio_up(y.rows, ratio_up(y.rows, y.band));
+  y.images = 1;
+  if (!flat && y.band == y.rows) y.images = images_of(y, row * y.rows);
+  return y;
+}
+
+template <class F>
+void share(int64_t tasks, const F& f) {
+  torch::stable::parallel_for(0, tasks, 1, f);
+}
+
+// Filters that may be given in float32 beside a shorter x.
+template <class T, class F>
+void with_filters(const Tensor& weight, const double* factors, bool is_linear, const F& f) {
+  const auto filters = [&](auto tag) {
+    using W = typename decltype(tag)::type;
+    return Filters<W>{weight.const_data_ptr<W>(),
+                      {weight.stride(0), weight.stride(1), is_linear ? 0 : weight.stride(2), is_linear ? 0 : weight.stride(3)},
+                      factors};
+  };
+  if (weight.scalar_type() == ScalarType::Float)
+    f(filters(Type<float>{}));
+  else
+    f(filters(Type<T>{}));
+}
+
+inline std::unique_ptr<double[]> filter_factors(const Tensor& weight, ScalarType type) {
+  const int64_t filters = weight.size(0), length = filters ? weight.numel() / filters : 0;
+  std::unique_ptr<double[]> factors(new double[filters]);
+  with_type(type, [&](auto tag) {
+    using W = typename decltype(tag)::type;
+    const W* data = weight.const_data_ptr<W>();
+    torch::stable::parallel_for(0, filters, std::max<int64_t>(1, 32768 / std::max<int64_t>(1, length)),
+                                [&](int64_t begin, int64_t end) {
+                                  run<FilterFactors>(data, length, factors.get(), begin, end);
+                                });
+  });
+  return factors;
+}
+
+// A buffer that is written before it is read.
+inline std::unique_ptr<float[]> floats(int64_t count) { return std::unique_ptr<float[]>(new float[count + 64]); }
+
+inline bool can_fuse(const Problem& problem, const Tensor& x) {
+  if (!problem.is_scaled() || problem.groups != 1 || problem.max_out > 2) return false;
+  if (problem.length() == 0 || problem.in_channels == 0 || problem.out_channels == 0) return false;
+  return problem.is_linear || is_surely_channels_last(x);
+}
+
+template <class T>
+std::optional<Responses> fused_responses(const Problem& problem, const Tensor& x, const Tensor& weight_any,
+                                         const std::optional<Tensor>& exponent, double eps) {
+  const Products<T>* p = products<T>();
+  if (!p || !can_fuse(problem, x)) return std::nullopt;
+  Tensor weight = dense(weight_any);
+  const bool half = sizeof(T) == 2;
+  // Half precision has filters of any length, rounded as any product would have them; their lengths divide the responses.
+  if (half && weight.scalar_type() == ScalarType::Float) weight = torch::stable::to(weight, problem.type);
+  const std::unique_ptr<double[]> factors = filter_factors(weight, half ? problem.type : ScalarType::Float);
+  const Layer layer = layer_of(problem, sizeof(T));
+  const std::unique_ptr<float[]> panels = floats(p->forward_size(layer)), scale = floats(half ? p->scale_size(layer) : 0);
+  if (half) p->arrange(layer, factors.get(), scale.get());
+  with_filters<T>(weight, half ? nullptr : factors.get(), problem.is_linear, [&](const auto& filters) {
+    share(p->forward_panels(layer), [&](int64_t begin, int64_t end) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
+        p->pack_forward(layer, filters, panels.get(), begin, end);
+      else
+        p->pack_forward_wide(layer, filters, panels.get(), begin, end);
+    });
+  });
+  const Tensor values = exponent_values(exponent, problem, x);
+  Responses all;
+  all.norm = torch::stable::new_empty(x, Sizes{problem.batch, 1, problem.rows, problem.columns}, ScalarType::Float);
+  all.y = empty_in_format(x, problem.y_shape(), problem.type);
+  all.winner = problem.max_out > 1 ? empty_in_format(x, problem.y_shape(), ScalarType::Byte) : none_like(x, ScalarType::Byte);
+  const Forward<T> f{layer,
+                     x.const_data_ptr<T>(),
+                     panels.get(),
+                     half ? scale.get() : nullptr,
+                     values_or_null<float>(values),
+                     static_cast<float>(eps),
+                     all.norm.mutable_data_ptr<float>(),
+                     all.y.mutable_data_ptr<T>(),
+                     problem.max_out > 1 ? all.winner.mutable_data_ptr<uint8_t>() : nullptr};
+  share(layer.tasks(), [&](int64_t begin, int64_t end) { p->forward(f, begin, end); });
+  return all;
+}
+
+// In the format of x, as forward wrote it.
+inline Tensor like_y(const Tensor& t, const Tensor& x) {
+  if (t.dim() == 2) return t.is_contiguous() ? t : torch::stable::contiguous(t);
+  if (is_channels_last(t)) return t;
+  Tensor result = empty_in_format(x, shape_of(t), t.scalar_type());
+  torch::stable::copy_(result, t);
+  return result;
+}
+
+// Whether a task's gradients stay in the cache, and the filters' gradient is not fetched and put back for too few pixels.
+template <class T>
+bool pays_in_backward(const Layer& y, const Products<T>& p, const Needs& needs) {
+  constexpr int64_t kTask = 2 << 20, kFilters = 256 << 10, kLeastPixels = 100;
+  const int64_t pixels = y.images * y.band * y.columns;
+  if (static_cast<int64_t>(sizeof(T)) * pixels * y.filters() > kTask || y.channels < 16) return false;
+  return !needs.weight || (p.gradient_size(y) <= kFilters && pixels >= kLeastPixels);
+}
+
+template <class T>
+std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& grad_any, const Tensor& x,
+                                         const Tensor& weight_any, const std::optional<Tensor>& exponent,
+                                         const Tensor& y_any, const Tensor& norm_any, const Tensor& winner_any,
+                                         const Needs& needs) {
+  const Products<T>* p = products<T>();
+  if (!p || !can_fuse(problem, x)) return std::nullopt;
+  Layer layer = layer_of(problem, sizeof(T));
+  if (layer.is_pointwise()) {
+    layer.band = std::min<int64_t>(layer.rows, std::max<int64_t>(layer.band, 224));
+  } else {
+    layer.band = layer.rows;
+    layer.images = images_of(layer, sizeof(T) * layer.height * layer.width * layer.channels);
+  }
+  if (!pays_in_backward<T>(layer, *p, needs)) return std::nullopt;
+  const Tensor weight = dense(weight_any);
+  const std::unique_ptr<double[]> factors = filter_factors(weight, problem.weight_type);
+  const std::unique_ptr<float[]> panels = floats(needs.x ? p->backward_size(layer) : 0);
+  if (needs.x)
+    with_filters<T>(weight, factors.get(), problem.is_linear, [&](const auto& filters) {
+      share(p->backward_panels(layer), [&](int64_t begin, int64_t end) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
+          p->pack_backward(layer, filters, panels.get(), begin, end);
+        else
+          p->pack_backward_wide(layer, filters, panels.get(), begin, end);
+      });
+    });
+  const Tensor grad = like_y(grad_any, x), y = like_y(y_any, x), norm = torch::stable::contiguous(norm_any);
+  const Tensor winner = problem.max_out > 1 ? like_y(winner_any, x) : Tensor();
+  const Tensor values = exponent_values(exponent, problem, x);
+  Gradients result{none_like(x, problem.type), none_like(x, problem.weight_type),
+                   none_like(x, exponent ? exponent->scalar_type() : ScalarType::Float)};
+  if (needs.x) result.x = empty_in_format(x, problem.x_shape(), problem.type);
+  const int64_t tasks = layer.tasks(), shares = std::min<int64_t>(tasks, torch::stable::get_num_threads());
+  const int64_t size = p->gradient_size(layer);
+  const std::unique_ptr<float[]> sums(new float[needs.weight ? shares * size + 64 : 0]());
+  const std::unique_ptr<double[]> exponent_sums(new double[needs.exponent ? shares * layer.outputs : 0]());
+  const Backward<T> b{layer,
+                      grad.const_data_ptr<T>(),
+                      x.const_data_ptr<T>(),
+                      y.const_data_ptr<T>(),
+                      problem.max_out > 1 ? winner.const_data_ptr<uint8_t>() : nullptr,
+                      norm.const_data_ptr<float>(),
+                      values_or_null<float>(values),
+                      problem.detach,
+                      needs.x ? panels.get() : nullptr,
+                      needs.x ? result.x.template mutable_data_ptr<T>() : nullptr,
+                      needs.weight ? sums.get() : nullptr,
+                      needs.exponent ? exponent_sums.get() : nullptr};
+  share(shares, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) p->backward(b, i, tasks * i / shares, tasks * (i + 1) / shares);
+  });
+  if (needs.weight) {
+    const Tensor unit_gradient = empty_like(weight, ScalarType::Float);
+    const int64_t stride[4] = {unit_gradient.stride(0), unit_gradient.stride(1), problem.is_linear ? 0 : unit_gradient.stride(2),
+                               problem.is_linear ? 0 : unit_gradient.stride(3)};
+    share(layer.filters(), [&](int64_t begin, int64_t end) {
+      p->unpack(layer, sums.get(), shares, unit_gradient.mutable_data_ptr<float>(), stride, begin, end);
+    });
+    result.weight = unit_gradient;  // projected by the caller
+  }
+  if (needs.exponent) {
+    Tensor sum = torch::stable::new_empty(x, problem.exponent_per_output ? Sizes{layer.outputs} : Sizes{}, ScalarType::Double);
+    double* out = sum.mutable_data_ptr<double>();
+    if (!problem.exponent_per_output) *out = 0;
+    for (int64_t o = 0; o < layer.outputs; ++o) {
+      double total = 0;
+      for (int64_t i = 0; i < shares; ++i) total += exponent_sums[i * layer.outputs + o];
+      problem.exponent_per_output ? out[o] = total : *out += total;
+    }
+    result.exponent = torch::stable::to(sum, exponent->scalar_type());
+  }
+  return result;
+}
+
+}  // namespace cpu
+}  // namespace bcos

@@ -1,0 +1,29 @@
+// The choice among the instruction sets' products.
+#include "product_files.h"
+
+namespace bcos {
+namespace cpu {
+
+#if BCOS_HAS_PRODUCTS
+extern const Products<float> kAvx2Products, kAvx512Products;
+extern const Products<torch::headeronly::BFloat16> kAvx512Bf16Products;
+
+const Products<float>* float_products() {
+  switch (instruction_set()) {
+    case InstructionSet::kAvx512: return &kAvx512Products;
+    case InstructionSet::kAvx2: return &kAvx2Products;
+    default: return nullptr;
+  }
+}
+
+const Products<torch::headeronly::BFloat16>* bfloat16_products() {
+  static const bool has_products = instruction_set() == InstructionSet::kAvx512 && __builtin_cpu_supports("avx512bf16");
+  return has_products ? &kAvx512Bf16Products : nullptr;
+}
+#else
+const Products<float>* float_products() { return nullptr; }
+const Products<torch::headeronly::BFloat16>* bfloat16_products() { return nullptr; }
+#endif
+
+}  // namespace cpu
+}  // namespace bcos

@@ -1,0 +1,48 @@
+// The products of product.h with AVX-512, in float32.
+#include "product_files.h"
+
+#if BCOS_HAS_PRODUCTS
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+#include "product_loops.h"
+
+namespace {
+
+struct Avx512 {
+  using Element = float;
+  typedef float V __attribute__((vector_size(64)));
+  typedef float Unaligned __attribute__((vector_size(64), aligned(4), may_alias));
+  typedef uint8_t Bytes __attribute__((vector_size(16)));
+  static constexpr int step = 1, lanes = 16, tile_rows = 14, outer_rows = 8, outer_vectors = 3;
+
+  static BCOS_INLINE V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+  // the first `count` of a vector, zeros behind them
+  static BCOS_INLINE V load_some(const float* p, int64_t count) { return load_words_some(p, count); }
+  static BCOS_INLINE V load_words_some(const float* p, int64_t count) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+  }
+  static BCOS_INLINE float sum(V v) { return _mm512_reduce_add_ps(v); }
+  static BCOS_INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
+  static BCOS_INLINE V multiply_add(float a, V b, V c) { return a * b + c; }
+  static BCOS_INLINE V root(V v) { return _mm512_sqrt_ps(v); }
+  static BCOS_INLINE void interleave(const float*, const float*, float*) {}  // a word is one element
+};
+
+}  // namespace
+
+namespace bcos {
+namespace cpu {
+extern const Products<float> kAvx512Products;
+const Products<float> kAvx512Products = Loops<Avx512>::table();
+}  // namespace cpu
+}  // namespace bcos
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

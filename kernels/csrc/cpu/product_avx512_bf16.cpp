@@ -1,0 +1,62 @@
+// The products of product.h in bfloat16, on CPUs that multiply it: sums of pairs, in float32.
+#include "product_files.h"
+
+#if BCOS_HAS_PRODUCTS
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+#include "product_loops.h"
+
+namespace {
+
+struct Avx512Bf16 {
+  using Element = torch::headeronly::BFloat16;
+  typedef float V __attribute__((vector_size(64)));
+  typedef uint8_t Bytes __attribute__((vector_size(16)));
+  static constexpr int step = 2, lanes = 16, tile_rows = 14, outer_rows = 8, outer_vectors = 3;
+
+  static BCOS_INLINE V load(const Element* p) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
+  // the first `count` of a vector, zeros behind them
+  static BCOS_INLINE V load_some(const Element* p, int64_t count) {
+    const __m256i halves = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
+  static BCOS_INLINE V load_words_some(const float* p, int64_t count) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+  }
+  static BCOS_INLINE float sum(V v) { return _mm512_reduce_add_ps(v); }
+  static BCOS_INLINE void store(Element* p, V v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
+  }
+  static BCOS_INLINE V multiply_add(const float& a, V b, V c) {  // by reference: a pair of elements is not a float
+    return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(b), reinterpret_cast<__m512bh>(_mm512_set1_ps(a)));
+  }
+  static BCOS_INLINE V root(V v) { return _mm512_sqrt_ps(v); }
+  // a0 b0 a1 b1 ... of `lanes` elements
+  static BCOS_INLINE void interleave(const Element* a, const Element* b, Element* out) {
+    const __m512i even = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+    const __m512i odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+    _mm512_storeu_si512(out, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+  }
+};
+
+}  // namespace
+
+namespace bcos {
+namespace cpu {
+extern const Products<torch::headeronly::BFloat16> kAvx512Bf16Products;
+const Products<torch::headeronly::BFloat16> kAvx512Bf16Products = Loops<Avx512Bf16>::table();
+}  // namespace cpu
+}  // namespace bcos
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

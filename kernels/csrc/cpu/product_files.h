@@ -1,0 +1,19 @@
+// What the files that include product_loops.h include before they ask for an instruction set: inline functions of these
+// headers must not be compiled for it, since the linker keeps one copy for everyone.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "../bcos_math.h"
+#include "instruction_set.h"
+#include "product.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define BCOS_HAS_PRODUCTS 1
+#include <immintrin.h>
+#endif

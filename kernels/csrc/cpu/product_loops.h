@@ -1,0 +1,1050 @@
+// The loops of product.h, written once for all instruction sets; a file for each of them includes this one with the
+// compiler told so, and gives
+//   Isa::Element   of x and y
+//   Isa::step      elements in a word: products are of words of 32 bits, one float or two of half precision
+//   Isa::V, Bytes  vectors of `lanes` float32 and uint8
+//   Isa::tile_rows, outer_rows, outer_vectors   of how many sums fit the registers
+//   Isa::load, load_some, store, multiply_add, root, sum, interleave
+// Everything here is local to that file: one copy for each instruction set, none for the linker to choose among.
+namespace {
+
+using bcos::cpu::Backward;
+using bcos::cpu::Filters;
+using bcos::cpu::Forward;
+using bcos::cpu::Layer;
+using bcos::cpu::Products;
+
+// Memory of a thread that stays from call to call: a fresh page costs more than what is computed into it.
+class Scratch {
+ public:
+  // room for `count` numbers, and behind them for a vector that begins with the last one
+  template <class N>
+  N* take(int64_t count) {
+    const size_t begin = (used_ + 63) / 64 * 64;
+    used_ = begin + sizeof(N) * static_cast<size_t>(count) + 256;
+    return used_ <= size_ ? reinterpret_cast<N*>(data_ + begin) : nullptr;
+  }
+  // lay(scratch) takes what it needs: once more where there was not enough
+  template <class F>
+  void lay_out(const F& lay) {
+    used_ = 0;
+    lay(*this);
+    if (used_ <= size_) return;
+    size_ = used_;
+    memory_.reset(new char[size_ + 64]);
+    data_ = memory_.get() + (64 - reinterpret_cast<uintptr_t>(memory_.get()) % 64) % 64;
+    used_ = 0;
+    lay(*this);
+  }
+
+ private:
+  std::unique_ptr<char[]> memory_;
+  char* data_ = nullptr;
+  size_t size_ = 0, used_ = 0;
+};
+
+inline int64_t up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// ---- Windows along one axis ----
+
+// Places `first`, `first + step`, ... whose windows hold the same elements, none of them in the padding.
+struct Phase {
+  int64_t first, step, count;
+  int64_t source, source_step;     // where the first place's first element is, and how much further the next place's
+  std::vector<int64_t> elements;   // of the window
+  std::vector<int64_t> distances;  // from the first element
+
+  // those of the places [begin, end) only; may be empty
+  Phase within(int64_t begin, int64_t end) const {
+    Phase part = *this;
+    const int64_t skipped = std::min(count, std::max<int64_t>(0, (begin - first + step - 1) / step));
+    const int64_t stop = std::max(skipped, std::min(count, (end - first + step - 1) / step));
+    part.first += skipped * step, part.source += skipped * source_step, part.count = stop - skipped;
+    return part;
+  }
+};
+
+// find(place, element): position in the source, or -1; those that are found are evenly spaced. Places a `step` apart go
+// together.
+template <class F>
+std::vector<Phase> phases_of(int64_t places, int64_t step, int64_t kernel, int64_t source_step, bool reversed, const F& find) {
+  std::vector<Phase> all;
+  const auto element_at = [&](int64_t i) { return reversed ? kernel - 1 - i : i; };
+  for (int64_t residue = 0; residue < std::min(step, places); ++residue) {
+    int64_t first_before = -1, count_before = -1;
+    for (int64_t place = residue; place < places; place += step) {
+      int64_t first = kernel, count = 0;
+      for (int64_t i = kernel - 1; i >= 0; --i)
+        if (find(place, element_at(i)) >= 0) first = i, ++count;
+      if (first == first_before && count == count_before) {
+        ++all.back().count;
+        continue;
+      }
+      first_before = first, count_before = count;
+      Phase phase{place, step, 1, 0, source_step, {}, {}};
+      for (int64_t i = first; i < kernel; ++i) {
+        const int64_t at = find(place, element_at(i));
+        if (at < 0) continue;
+        if (phase.elements.empty()) phase.source = at;
+        phase.elements.push_back(element_at(i)), phase.distances.push_back(at - phase.source);
+      }
+      all.push_back(phase);
+    }
+  }
+  return all;
+}
+
+inline std::vector<Phase> one_phase(int64_t places) { return {Phase{0, 1, places, 0, 1, {0}, {0}}}; }
+
+// Output places and what of x their windows see.
+inline std::vector<Phase> forward_phases(const Layer& y, int axis) {
+  const int64_t size = axis ? y.width : y.height;
+  if (y.is_pointwise()) return one_phase(size);
+  return phases_of(axis ? y.columns : y.rows, 1, y.kernel[axis], y.stride[axis], false, [&](int64_t place, int64_t element) {
+    const int64_t at = place * y.stride[axis] - y.padding[axis] + element * y.dilation[axis];
+    return at < size ? at : -1;
+  });
+}
+
+// Places of x and the windows that see them.
+inline std::vector<Phase> backward_phases(const Layer& y, int axis) {
+  const int64_t windows = axis ? y.columns : y.rows, stride = y.stride[axis];
+  if (y.is_pointwise()) return one_phase(windows);
+  return phases_of(axis ? y.width : y.height, stride, y.kernel[axis], 1, true, [&](int64_t place, int64_t element) {
+    const int64_t at = place + y.padding[axis] - element * y.dilation[axis];
+    return at >= 0 && at % stride == 0 && at / stride < windows ? at / stride : -1;
+  });
+}
+
+// A map of pixels, one number each, summed over windows: (height, width) -> places of the phases in rows of out_width.
+inline void window_sums(const std::vector<Phase>& down, const std::vector<Phase>& across, const float* map, int64_t width,
+                        float* sums, float* out, int64_t out_width) {
+  for (const Phase& vertical : down)
+    for (int64_t i = 0; i < vertical.count; ++i) {
+      const float* first = map + (vertical.source + i * vertical.source_step) * width;
+      if (vertical.elements.empty())
+        for (int64_t w = 0; w < width; ++w) sums[w] = 0;
+      for (size_t a = 0; a < vertical.elements.size(); ++a) {
+        const float* row = first + vertical.distances[a] * width;
+        if (a == 0) {
+          for (int64_t w = 0; w < width; ++w) sums[w] = row[w];
+        } else {
+#pragma omp simd
+          for (int64_t w = 0; w < width; ++w) sums[w] += row[w];
+        }
+      }
+      float* row = out + (vertical.first + i * vertical.step) * out_width;
+      for (const Phase& horizontal : across) {
+        float* places = row + horizontal.first;
+        const int64_t step = horizontal.step, source_step = horizontal.source_step, count = horizontal.count;
+        for (int64_t w = 0; w < count; ++w) places[w * step] = 0;
+        for (const int64_t distance : horizontal.distances) {
+          const float* from = sums + horizontal.source + distance;
+          if (step == 1 && source_step == 1) {
+#pragma omp simd
+            for (int64_t w = 0; w < count; ++w) places[w] += from[w];
+          } else {
+            for (int64_t w = 0; w < count; ++w) places[w * step] += from[w * source_step];
+          }
+        }
+      }
+    }
+}
+
+// What the next task will read, asked for while this one computes.
+class Ahead {
+ public:
+  void add(const void* data, int64_t bytes) {
+    if (bytes <= 0 || count_ == 3) return;
+    data_[count_] = static_cast<const char*>(data), bytes_[count_++] = bytes;
+  }
+  void share(int64_t steps) { steps_ = std::max<int64_t>(1, steps); }
+  void clear() { count_ = 0; }
+  BCOS_INLINE void step() {
+    for (int i = 0; i < count_; ++i) {
+      const int64_t some = std::min(bytes_[i], (bytes_[i] / steps_ + 63) / 64 * 64);
+      for (int64_t byte = 0; byte < some; byte += 64) __builtin_prefetch(data_[i] + byte, 0, 2);
+      data_[i] += some, bytes_[i] -= some;
+    }
+    if (steps_ > 1) --steps_;
+  }
+
+ private:
+  const char* data_[3];
+  int64_t bytes_[3], steps_ = 1;
+  int count_ = 0;
+};
+
+template <class Isa>
+struct Loops {
+  using T = typename Isa::Element;
+  using V = typename Isa::V;
+  static constexpr int L = Isa::lanes, R = Isa::tile_rows, kStep = Isa::step;
+  static constexpr int kVectors = 2;       // of columns in a panel
+  static constexpr int kNarrow = std::min(R, 12);  // rows of a tile one vector wide: a register for each row's address
+  static constexpr int64_t kTiles = 8;     // that read a panel one after the other
+  static constexpr int64_t kMost = kTiles * R;
+  typedef int32_t I __attribute__((vector_size(4 * L)));
+  using Bytes = typename Isa::Bytes;
+  typedef float U __attribute__((vector_size(4 * L), aligned(4), may_alias));
+
+  // ---- Vectors ----
+
+  static BCOS_INLINE V load_words(const float* p) { return *reinterpret_cast<const U*>(p); }
+  static BCOS_INLINE void store_words(float* p, V v) { *reinterpret_cast<U*>(p) = v; }
+  static BCOS_INLINE V absolute(V v) { return reinterpret_cast<V>(reinterpret_cast<I>(v) & 0x7fffffff); }
+
+  static BCOS_INLINE float sum_of_squares(const T* x, int64_t count) {
+    V squares = {};
+    int64_t c = 0;
+    for (; c + L <= count; c += L) {
+      const V v = Isa::load(x + c);
+      squares += v * v;
+    }
+    if (c < count) {
+      const V v = Isa::load_some(x + c, count - c);
+      squares += v * v;
+    }
+    return Isa::sum(squares);
+  }
+
+  // ---- Products ----
+
+  struct Segment {  // words that follow each other in every row of a tile, and in the panel
+    int64_t offset, words, column;
+  };
+
+  // What the windows of one row phase and one column phase see; `tap` numbers the panel's words.
+  template <class Tap>
+  static void find_segments(const Phase& vertical, const Phase& horizontal, int64_t row_words, int64_t pixel_words,
+                            int64_t tap_words, const Tap& tap, std::vector<Segment>& segments) {
+    segments.clear();
+    for (size_t a = 0; a < vertical.elements.size(); ++a)
+      for (size_t b = 0; b < horizontal.elements.size(); ++b) {
+        const int64_t offset = vertical.distances[a] * row_words + horizontal.distances[b] * pixel_words;
+        const int64_t column = tap(vertical.elements[a], horizontal.elements[b]) * tap_words;
+        if (!segments.empty()) {
+          Segment& last = segments.back();
+          if (last.offset + last.words == offset && last.column + last.words == column) {
+            last.words += tap_words;
+            continue;
+          }
+        }
+        segments.push_back({offset, tap_words, column});
+      }
+    if (segments.empty()) segments.push_back({0, 0, 0});  // a window of padding only
+  }
+
+  // acc[r][v] = sum over the words of the segments of rows[r] with the panel's vectors
+  template <int rows, int vectors>
+  static BCOS_INLINE void dot(const float* const* pixels, const std::vector<Segment>& segments, const float* panel,
+                              V (&acc)[rows][vectors]) {
+#pragma GCC unroll 32
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) acc[r][v] = V{};
+    }
+    const Segment *segment = segments.data(), *end = segment + segments.size();
+    do {  // at least one: the sums can be in registers
+      const float* row[rows];
+      for (int r = 0; r < rows; ++r) row[r] = pixels[r] + segment->offset;
+      const float* column = panel + segment->column * vectors * L;
+      const int64_t words = segment->words;
+#pragma GCC unroll 2
+      for (int64_t k = 0; k < words; ++k, column += vectors * L) {
+        V w[vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) w[v] = load_words(column + v * L);
+#pragma GCC unroll 32
+        for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+          for (int v = 0; v < vectors; ++v) acc[r][v] = Isa::multiply_add(row[r][k], w[v], acc[r][v]);
+        }
+      }
+    } while (++segment < end);
+  }
+
+  // ---- Panels: the right-hand sides of `dot`, (panel, word, vector, lane) ----
+
+  struct Panels {
+    int64_t columns;  // filters in forward, channels in backward
+    int64_t taps, depth /* elements for each tap, padded to words */;
+
+    int64_t words() const { return taps * depth / kStep; }
+    int64_t count() const { return (columns + kVectors * L - 1) / (kVectors * L); }
+    int64_t width(int64_t panel) const {  // in vectors
+      return columns - panel * kVectors * L > L ? kVectors : 1;
+    }
+    int64_t first(int64_t panel) const { return panel * kVectors * L * words(); }  // float
+    int64_t size() const { return count() * kVectors * L * words(); }
+  };
+
+  static Panels forward_panels(const Layer& y) {
+    // with MaxOut every panel holds the two filters of L outputs
+    const int64_t columns = y.max_out == 1 ? y.outputs : up(y.outputs, L) * 2;
+    return {columns, y.taps(), up(y.channels, kStep)};
+  }
+  static Panels backward_panels(const Layer& y) { return {y.channels, y.taps(), depth_of_filters(y)}; }
+  static int64_t depth_of_filters(const Layer& y) { return up(y.filters(), std::max(kStep, Isa::outer_rows)); }
+
+  static int64_t filter_at(const Layer& y, int64_t panel, int64_t v, int64_t lane) {  // or beyond the last
+    return y.max_out == 1 ? (panel * kVectors + v) * L + lane : 2 * (panel * L + lane) + v;
+  }
+
+  template <class W>
+  static BCOS_INLINE T element(const Filters<W>& w, int64_t at, double factor) {
+    const W raw = w.data[at];
+    return w.factor ? static_cast<T>(static_cast<float>(static_cast<double>(raw) * factor)) : static_cast<T>(raw);
+  }
+
+  template <class W>
+  static void pack_forward(const Layer& y, const Filters<W>& w, float* panels, int64_t begin, int64_t end) {
+    const Panels p = forward_panels(y);
+    constexpr int64_t kBlock = 32;  // channels: what is written stays in the first-level cache
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int64_t width = p.width(panel) * L;
+      for (int64_t tap = 0; tap < p.taps; ++tap) {
+        const int64_t at = tap / y.kernel[1] * w.stride[2] + tap % y.kernel[1] * w.stride[3];
+        T* words = reinterpret_cast<T*>(panels + p.first(panel) + tap * p.depth / kStep * width);
+        for (int64_t c0 = 0; c0 < p.depth; c0 += kBlock) {
+          const int64_t c1 = std::min(p.depth, c0 + kBlock), there = std::min(c1, y.channels);
+          T line[kBlock];
+          for (int64_t column = 0; column < width; ++column) {
+            const int64_t f = filter_at(y, panel, column / L, column % L);
+            const int64_t some = f < y.filters() ? std::max<int64_t>(0, there - c0) : 0, first = f * w.stride[0] + at + c0 * w.stride[1];
+            const double factor = w.factor && some ? w.factor[f] : 1;
+            if (w.stride[1] == 1) {
+#pragma omp simd
+              for (int64_t c = 0; c < some; ++c) line[c] = element(w, first + c, factor);
+            } else {
+              for (int64_t c = 0; c < some; ++c) line[c] = element(w, first + c * w.stride[1], factor);
+            }
+            for (int64_t c = some; c < c1 - c0; ++c) line[c] = T(0.0f);
+            T* out = words + (c0 / kStep * width + column) * kStep;
+            for (int64_t c = 0; c < c1 - c0; c += kStep, out += width * kStep)
+              for (int i = 0; i < kStep; ++i) out[i] = line[c + i];
+          }
+        }
+      }
+    }
+  }
+
+  // The taps of a row in reverse: the order in which the windows that see a pixel lie in memory.
+  static int64_t backward_tap(const Layer& y, int64_t row, int64_t column) {
+    return row * y.kernel[1] + y.kernel[1] - 1 - column;
+  }
+
+  template <class W>
+  static void pack_backward(const Layer& y, const Filters<W>& w, float* panels, int64_t begin, int64_t end) {
+    const Panels p = backward_panels(y);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int64_t width = p.width(panel) * L, first = panel * kVectors * L;
+      for (int64_t tap = 0; tap < p.taps; ++tap) {
+        const int64_t row = tap / y.kernel[1], column = tap % y.kernel[1];
+        const int64_t at = row * w.stride[2] + column * w.stride[3] + first * w.stride[1];
+        T* words = reinterpret_cast<T*>(panels + p.first(panel) + backward_tap(y, row, column) * p.depth / kStep * width);
+        for (int64_t f = 0; f < p.depth; ++f) {
+          T* word = words + f / kStep * width * kStep + f % kStep;
+          const int64_t there = f < y.filters() ? std::min(width, y.channels - first) : 0;
+          const double factor = w.factor && there ? w.factor[f] : 1;
+          for (int64_t c = 0; c < there; ++c) word[c * kStep] = element(w, at + f * w.stride[0] + c * w.stride[1], factor);
+          for (int64_t c = there; c < width; ++c) word[c * kStep] = T(0.0f);
+        }
+      }
+    }
+  }
+
+  // One number for each filter, in the order of the panels' columns.
+  static void arrange(const Layer& y, const double* values, float* out) {
+    for (int64_t column = 0; column < arranged_size(y); ++column) {
+      const int64_t f = filter_at(y, column / (kVectors * L), column / L % kVectors, column % L);
+      out[column] = f < y.filters() ? static_cast<float>(values[f]) : 0;
+    }
+  }
+  static int64_t arranged_size(const Layer& y) { return forward_panels(y).count() * kVectors * L; }
+
+  // f(rows of a tile, vectors of a panel), with the smallest tile for so many pixels
+  template <class F>
+  static BCOS_INLINE void with_tile(int64_t vectors, int64_t pixels, const F& f) {
+    if (vectors == 1) return with_rows<kNarrow, 1>(pixels, f);
+    with_rows<R, kVectors>(pixels, f);
+  }
+  static int64_t rows_of(int64_t vectors) { return vectors == 1 ? kNarrow : R; }
+  template <int rows, int vectors, class F>
+  static BCOS_INLINE void with_rows(int64_t pixels, const F& f) {
+    if constexpr (rows > 2)
+      if (pixels <= rows - 2) return with_rows<rows - 2, vectors>(pixels, f);
+    f(std::integral_constant<int, rows>{}, std::integral_constant<int, vectors>{});
+  }
+
+  // Pixels of some images as rows of tiles. Where a pixel's elements are a multiple of half a first-level cache's way
+  // apart, the rows of a tile would fight for a few places in it.
+  struct Map {
+    const T* data;
+    int64_t image_stride, row_stride, pixel_stride;  // elements
+
+    const T* at(int64_t image, int64_t h, int64_t w) const {
+      return data + image * image_stride + h * row_stride + w * pixel_stride;
+    }
+  };
+  static bool collides(int64_t elements) { return elements * static_cast<int64_t>(sizeof(T)) % 2048 == 0; }
+  static int64_t spaced(int64_t elements) {
+    return elements + (collides(elements) ? 64 / static_cast<int64_t>(sizeof(T)) : 0);
+  }
+
+  // The places of two phases in some images, up to kMost at a time: f(count, their first elements, their places in
+  // (image, row, column) with rows of `width` places and images of `area`)
+  template <class F>
+  static void for_places(int64_t images, const Phase& vertical, const Phase& horizontal, const Map& map, int64_t area,
+                         int64_t width, const F& f) {
+    const float* base[kMost];
+    int64_t place[kMost], count = 0;
+    const auto flush = [&] {
+      for (int64_t i = count; i < std::min(kMost, count + 2); ++i) base[i] = base[0], place[i] = place[0];
+      if (count) f(count, base, place);
+      count = 0;
+    };
+    for (int64_t n = 0; n < images; ++n)
+      for (int64_t i = 0; i < vertical.count; ++i) {
+        const T* first = map.at(n, vertical.source + i * vertical.source_step, horizontal.source);
+        const int64_t row = n * area + (vertical.first + i * vertical.step) * width + horizontal.first;
+        const int64_t step = horizontal.source_step * map.pixel_stride;
+        for (int64_t j = 0; j < horizontal.count;) {
+          const int64_t some = std::min(horizontal.count - j, kMost - count);
+          for (int64_t k = 0; k < some; ++k, ++j) {
+            base[count + k] = reinterpret_cast<const float*>(first + j * step);
+            place[count + k] = row + j * horizontal.step;
+          }
+          count += some;
+          if (count == kMost) flush();
+        }
+      }
+    flush();
+  }
+
+  // ---- Forward ----
+
+  // A row of responses to `count` outputs from `first` on, scaled and stored.
+  static BCOS_INLINE void respond(const Forward<T>& f, const float* lin, float inverse, int64_t first, int64_t count,
+                                  T* y) {
+    if (!f.exponent) {
+#pragma omp simd
+      for (int64_t o = 0; o < count; ++o) y[o] = bcos::narrowed<T>(lin[o] * (std::fabs(lin[o]) * inverse));
+      return;
+    }
+    const float* b = f.exponent + first;
+#pragma omp simd
+    for (int64_t o = 0; o < count; ++o)
+      y[o] = bcos::narrowed<T>(lin[o] * bcos::scale_of<float, bcos::Power::kPower>(std::fabs(lin[o]) * inverse, b[o]));
+  }
+
+  // The pages' and lines' way from memory takes about as long as the product: asked for before it, they are there after.
+  template <int rows, int bytes>
+  static BCOS_INLINE void fetch(const T* data, const int64_t* places, int64_t width, int64_t column) {
+    for (int r = 0; r < rows; ++r)
+      for (int byte = 0; byte < bytes; byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(data + places[r] * width + column) + byte, 1);
+  }
+
+  template <int rows, int vectors>
+  static void forward_tile(const Forward<T>& f, const float* const* pixels, const std::vector<Segment>& segments,
+                           const float* panel, int64_t column, const int64_t* places, int64_t count,
+                           const float* inverses) {
+    const Layer& y = f.layer;
+    const bool pairs = vectors == 2 && y.max_out == 2;
+    const int64_t first = y.max_out == 2 ? column / 2 : column;
+    fetch<rows, vectors * L * sizeof(T)>(f.y, places, y.outputs, first);
+    V acc[rows][vectors];
+    dot<rows, vectors>(pixels, segments, panel, acc);
+    if (f.filter_scale) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) {
+        const V scale = load_words(f.filter_scale + column + v * L);
+#pragma GCC unroll 32
+        for (int r = 0; r < rows; ++r) acc[r][v] *= scale;
+      }
+    }
+    if (pairs) {
+      const int64_t there = std::min<int64_t>(L, y.outputs - first);
+#pragma GCC unroll 32
+      for (int r = 0; r < rows; ++r) {
+        const V a = acc[r][0], b = acc[r][vectors - 1];
+        const I second = (b > a) | ((b != b) & (a == a));  // the first NaN wins, as in torch.max
+        acc[r][0] = second ? b : a;
+        if (r >= count) continue;
+        uint8_t* winner = f.winner + places[r] * y.outputs + first;
+        const Bytes bytes = __builtin_convertvector(-second, Bytes);
+        if (there == L)
+          std::memcpy(winner, &bytes, L);
+        else
+          for (int64_t o = 0; o < there; ++o) winner[o] = bytes[o];
+      }
+      return finish<rows, vectors, 1>(f, acc, first, there, places, count, inverses);
+    }
+    finish<rows, vectors, vectors>(f, acc, first, std::min<int64_t>(vectors * L, y.outputs - first), places, count, inverses);
+  }
+
+  // Scales the first `width` vectors of responses and stores them.
+  template <int rows, int vectors, int width>
+  static BCOS_INLINE void finish(const Forward<T>& f, const V (&acc)[rows][vectors], int64_t first, int64_t there,
+                                 const int64_t* places, int64_t count, const float* inverses) {
+    const int64_t outputs = f.layer.outputs;
+    if (!f.exponent && there == width * L) {
+#pragma GCC unroll 32
+      for (int r = 0; r < rows; ++r) {
+        if (r >= count) return;
+        T* out = f.y + places[r] * outputs + first;
+        const float inverse = inverses[places[r]];
+#pragma GCC unroll 4
+        for (int v = 0; v < width; ++v) Isa::store(out + v * L, acc[r][v] * (absolute(acc[r][v]) * inverse));
+      }
+      return;
+    }
+    alignas(64) float lin[rows][width * L];
+#pragma GCC unroll 32
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < width; ++v) store_words(&lin[r][v * L], acc[r][v]);
+    }
+    for (int64_t r = 0; r < count; ++r)
+      respond(f, lin[r], inverses[places[r]], first, there, f.y + places[r] * outputs + first);
+  }
+
+  // Rows of x that a band of output rows sees.
+  struct Reach {
+    int64_t first, count;
+  };
+  static Reach reach(const Layer& y, int64_t first, int64_t rows) {
+    const int64_t top = first * y.stride[0] - y.padding[0];
+    const int64_t bottom = top + (rows - 1) * y.stride[0] + (y.kernel[0] - 1) * y.dilation[0] + 1;
+    const int64_t begin = std::min(y.height, std::max<int64_t>(0, top));
+    return {begin, std::max<int64_t>(0, std::min(y.height, bottom) - begin)};
+  }
+
+  static void forward(const Forward<T>& f, int64_t begin, int64_t end) {
+    const Layer& y = f.layer;
+    const Panels panels = forward_panels(y);
+    const int64_t depth = panels.depth, stride = spaced(depth), area = y.rows * y.columns;
+    const bool copied = depth != y.channels || (stride != depth && y.outputs > 2 * L);
+    const std::vector<Phase> down = forward_phases(y, 0), across = forward_phases(y, 1);
+    // Of a layer with windows of one pixel only the pixels that are read have an energy.
+    const bool single = y.is_single();
+    const int64_t most = single ? y.band * y.columns : 0;
+    const int64_t high = std::min(y.height, (y.band - 1) * y.stride[0] + (y.kernel[0] - 1) * y.dilation[0] + 1);
+    static thread_local Scratch memory;
+    T* copy;
+    float *energies, *sums, *inverses;
+    memory.lay_out([&](Scratch& m) {
+      copy = m.take<T>(copied ? y.images * high * y.width * stride : 0);
+      energies = m.take<float>(single ? most : high * y.width);
+      sums = m.take<float>(y.width);
+      inverses = m.take<float>(y.images * area);
+    });
+    if (copied) std::memset(static_cast<void*>(copy), 0, sizeof(T) * y.images * high * y.width * stride);
+    std::vector<Segment> segments;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t n = task / y.bands() * y.images, images = std::min(y.images, y.batch - n);
+      const int64_t first = task % y.bands() * y.band, rows = std::min(y.band, y.rows - first);
+      const Reach seen = reach(y, first, rows);
+      const T* x = f.x + n * y.height * y.width * y.channels;
+      Map map{x, y.height * y.width * y.channels, y.width * y.channels, y.channels};
+      if (copied) {
+        map = {copy - seen.first * y.width * stride, high * y.width * stride, y.width * stride, stride};
+        for (int64_t i = 0; i < images; ++i)
+          for (int64_t pixel = 0; pixel < seen.count * y.width; ++pixel)
+            std::memcpy(static_cast<void*>(copy + (i * high * y.width + pixel) * stride),
+                        x + ((i * y.height + seen.first) * y.width + pixel) * y.channels, sizeof(T) * y.channels);
+      }
+      std::vector<Phase> bands;
+      for (const Phase& phase : down) {
+        bands.push_back(phase.within(first, first + rows));
+        if (!bands.back().count) bands.pop_back();
+      }
+      for (int64_t i = 0; i < images; ++i) {
+        float* norm = f.norm + (n + i) * area;
+        if (single) {  // windows without padding; those that have some see nothing in it
+          for (int64_t place = first * y.columns; place < (first + rows) * y.columns; ++place) norm[place] = 0;
+          for (const Phase& vertical : bands)
+            for (const Phase& horizontal : across) {
+              if (vertical.elements.empty() || horizontal.elements.empty()) continue;
+              for (int64_t r = 0; r < vertical.count; ++r) {
+                float* out = norm + (vertical.first + r) * y.columns + horizontal.first;
+                for (int64_t q = 0; q < horizontal.count; ++q)
+                  out[q] = sum_of_squares(map.at(i, vertical.source + r * vertical.source_step,
+                                                 horizontal.source + q * horizontal.source_step), y.channels);
+              }
+            }
+        } else {
+          for (int64_t h = 0; h < seen.count; ++h)
+            for (int64_t w = 0; w < y.width; ++w)
+              energies[h * y.width + w] = sum_of_squares(map.at(i, seen.first + h, w), y.channels);
+          window_sums(bands, across, energies - seen.first * y.width, y.width, sums, norm, y.columns);
+        }
+        float* inverse = inverses + i * area;
+#pragma omp simd
+        for (int64_t place = first * y.columns; place < (first + rows) * y.columns; ++place) {
+          norm[place] = std::sqrt(norm[place] + f.eps);
+          inverse[place] = 1 / norm[place];
+        }
+      }
+      Ahead ahead;
+      if (task + 1 < end) {
+        const int64_t next = (task + 1) / y.bands() * y.images, next_row = (task + 1) % y.bands() * y.band;
+        const Reach then = reach(y, next_row, std::min(y.band, y.rows - next_row));
+        const int64_t known = next == n ? seen.first + seen.count : 0, from = std::max(then.first, known);
+        ahead.add(f.x + (next * y.height + from) * y.width * y.channels,
+                  static_cast<int64_t>(sizeof(T)) * y.width * y.channels *
+                      ((std::min(y.images, y.batch - next) - 1) * y.height + then.first + then.count - from));
+      }
+      ahead.share(images * rows * y.columns / R * panels.count());
+      Forward<T> part = f;
+      part.y += n * area * y.outputs;
+      if (part.winner) part.winner += n * area * y.outputs;
+      for (const Phase& vertical : bands)
+        for (const Phase& horizontal : across) {
+          find_segments(vertical, horizontal, map.row_stride / kStep, map.pixel_stride / kStep, depth / kStep,
+                        [&](int64_t a, int64_t b) { return a * y.kernel[1] + b; }, segments);
+          for_places(images, vertical, horizontal, map, area, y.columns,
+                     [&](int64_t count, const float* const* base, const int64_t* places) {
+                       for (int64_t panel = 0; panel < panels.count(); ++panel)
+                         for (int64_t i = 0; i < count; i += rows_of(panels.width(panel)))
+                           with_tile(panels.width(panel), count - i, [&](auto tile, auto vectors) {
+                             ahead.step();
+                             forward_tile<decltype(tile)::value, decltype(vectors)::value>(
+                                 part, base + i, segments, f.panels + panels.first(panel), panel * kVectors * L,
+                                 places + i, std::min<int64_t>(decltype(tile)::value, count - i), inverses);
+                           });
+                     });
+        }
+    }
+  }
+
+  // ---- Backward: dL/dl of a task's images or rows ----
+
+  // Up to L outputs of one pixel for any B: dL/dl, and the terms of B's gradient; answers those of r, summed.
+  //
+  // With e = delta / c0 small, one of Newton's steps from c0 = u^(1/B) is exact to float32 and needs no logarithm, and
+  // the scale is u / c. Where a cosine is so small that this fails, all are found in the general way.
+  static BCOS_INLINE float pull_power(const T* grad, const T* y, const float* exponent, int64_t count, float norm,
+                                      float inverse, float attached, float* out, float* logs) {
+    constexpr float kDelta = 1e-6f, kSmall = 1e-3f, kLog2 = 0.693147181f;
+    float ratio[L], b[L], inverse_b[L];
+    bool is_small = true;
+    float largest = 0;
+    for (int i = 0; i < L; ++i) {
+      const int64_t at = i < count ? i : count - 1;
+      ratio[i] = std::fabs(bcos::widened(y[at])) * inverse, b[i] = exponent[at], inverse_b[i] = 1 / b[i];
+    }
+    float start[L], log_of[L];
+#pragma omp simd
+    for (int i = 0; i < L; ++i) {
+      const bcos::Log2 log = bcos::log2_parts(ratio[i]);
+      const float whole = log.whole * inverse_b[i], nearest = bcos::rounded(whole);
+      log_of[i] = whole + log.fraction * inverse_b[i];
+      start[i] = bcos::exp2_parts(nearest, (whole - nearest) + log.fraction * inverse_b[i]);
+    }
+#pragma omp simd reduction(max : largest)
+    for (int i = 0; i < L; ++i) {
+      // a ratio of 0, NaN or infinity has no logarithm
+      const float e = ratio[i] > 1e-30f && ratio[i] < 1e30f ? kDelta / start[i] : 1.0f;
+      largest = e > largest ? e : largest;
+    }
+    is_small = largest < kSmall;
+    float total = 0;
+    if (is_small) {
+#pragma omp simd reduction(+ : total)
+      for (int64_t i = 0; i < count; ++i) {
+        const float g = bcos::widened(grad[i]), value = bcos::widened(y[i]);
+        const float e = kDelta / start[i], slope = b[i] - 1;
+        const float step = slope * (e - 0.5f * e * e) / (1 + slope / (1 + e));  // of log c, downwards
+        const float c = start[i] * (1 - step + 0.5f * step * step);
+        const float rising = slope * (c / (c + kDelta));
+        out[i] = g * (ratio[i] / c) * (1 + attached * rising);
+        logs[i] = g * value * (log_of[i] * kLog2 - step + e);
+        total += g * value * rising;
+      }
+      return total;
+    }
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < count; ++i) {
+      const float g = bcos::widened(grad[i]), value = bcos::widened(y[i]);
+      const auto at = bcos::recovered<float, bcos::Power::kPower>(value, norm, b[i]);
+      out[i] = g * at.scale * (1 + attached * at.slope);
+      logs[i] = g * value * at.log;
+      total += g * value * at.slope;
+    }
+    return total;
+  }
+
+  // One pixel's dL/dl into `out` (filters); answers r.
+  static BCOS_INLINE float pull_pixel(const Backward<T>& b, const T* grad, const T* y, const uint8_t* winner, float norm,
+                                      float* out, double* exponent_sums) {
+    const int64_t outputs = b.layer.outputs;
+    const float inverse = 1 / norm;
+    float total = 0;
+    if (!b.exponent) {
+      const float slope = b.detached ? 1.0f : 2.0f;
+      V sums = {};
+      int64_t o = 0;
+      for (; o + L <= outputs; o += L) {
+        const V g = Isa::load(grad + o), value = Isa::load(y + o);
+        sums += g * value;
+        store_words(out + o, g * (Isa::root(absolute(value) * inverse) * slope));
+      }
+      total = Isa::sum(sums);
+      for (; o < outputs; ++o) {
+        const float g = bcos::widened(grad[o]), value = bcos::widened(y[o]);
+        total += g * value;
+        out[o] = g * (std::sqrt(std::fabs(value) * inverse) * slope);
+      }
+    } else {
+      const float attached = b.detached ? 0.0f : 1.0f;
+      float logs[L];
+      for (int64_t o = 0; o < outputs; o += L) {
+        const int64_t some = std::min<int64_t>(L, outputs - o);
+        total += pull_power(grad + o, y + o, b.exponent + o, some, norm, inverse, attached, out + o, logs);
+        if (exponent_sums)
+          for (int64_t i = 0; i < some; ++i) exponent_sums[o + i] += static_cast<double>(logs[i]);
+      }
+    }
+    if (b.layer.max_out == 2)
+      for (int64_t o = outputs - 1; o >= 0; --o) {
+        const float value = out[o];
+        out[2 * o] = winner[o] ? 0.0f : value, out[2 * o + 1] = winner[o] ? value : 0.0f;
+      }
+    return total * inverse * inverse;
+  }
+
+  // `count` pixels from number `first` on into rows of `stride` elements, and r of each
+  static void pull(const Backward<T>& b, int64_t first, int64_t count, T* rows, int64_t stride, float* pulls, float* line,
+                   double* exponent_sums) {
+    const Layer& y = b.layer;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = first + i;
+      T* row = rows + i * stride;
+      float* out = line;
+      if constexpr (kStep == 1) out = reinterpret_cast<float*>(row);
+      const float r = pull_pixel(b, b.grad + at * y.outputs, b.y + at * y.outputs,
+                                 b.winner ? b.winner + at * y.outputs : nullptr, b.norm[at], out, exponent_sums);
+      pulls[i] = b.detached ? 0 : r;
+      if constexpr (kStep > 1) {
+        int64_t f = 0;
+        for (; f + L <= y.filters(); f += L) Isa::store(row + f, load_words(line + f));
+        for (; f < y.filters(); ++f) row[f] = static_cast<T>(line[f]);
+      }
+    }
+  }
+
+  // ---- Gradient of x: dL/dl under the transposed filters, less x times what its windows' r add up to ----
+
+  template <int rows, int vectors>
+  static void backward_tile(const Backward<T>& b, const float* const* pixels, const std::vector<Segment>& segments,
+                            const float* panel, int64_t column, const int64_t* places, int64_t count,
+                            const float* spread) {
+    fetch<rows, vectors * L * sizeof(T)>(b.grad_x, places, b.layer.channels, column);
+    fetch<rows, vectors * L * sizeof(T)>(b.x, places, b.layer.channels, column);
+    V acc[rows][vectors];
+    dot<rows, vectors>(pixels, segments, panel, acc);
+    const int64_t channels = b.layer.channels, there = std::min<int64_t>(vectors * L, channels - column);
+    if (there == vectors * L) {
+#pragma GCC unroll 32
+      for (int r = 0; r < rows; ++r) {
+        if (r >= count) return;
+        const int64_t at = places[r] * channels + column;
+        const float s = spread[places[r]];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) Isa::store(b.grad_x + at + v * L, acc[r][v] - Isa::load(b.x + at + v * L) * s);
+      }
+      return;
+    }
+    alignas(64) float linear[rows][vectors * L];
+#pragma GCC unroll 32
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) store_words(&linear[r][v * L], acc[r][v]);
+    }
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t at = places[r] * channels + column;
+      for (int64_t c = 0; c < there; ++c)
+        b.grad_x[at + c] = bcos::narrowed<T>(linear[r][c] - bcos::widened(b.x[at + c]) * spread[places[r]]);
+    }
+  }
+
+  // ---- Gradient of the filters: (tap, filter, channel), channels padded to vectors ----
+
+  struct Gradient {
+    int64_t taps, filters, stride;
+
+    int64_t at(int64_t tap, int64_t filter) const { return (tap * filters + filter) * stride; }
+    int64_t size() const { return taps * filters * stride; }
+  };
+
+  static Gradient gradient(const Layer& y) { return {y.taps(), depth_of_filters(y), up(y.channels, L)}; }
+
+  // Words of dL/dl and of x that belong together: `rows` runs of `count`, with the strides of runs and within.
+  struct Runs {
+    const float *left, *right;
+    int64_t rows, left_row, right_row, count, left_step, right_step;
+  };
+
+  // out[r][v] += sum over the runs of left[r] with the vectors at right; of the last vector `last` words are there
+  template <int rows, int vectors>
+  static void outer(const Runs* runs, int64_t number, int64_t row, int64_t column, int64_t last, float* out,
+                    int64_t stride) {
+    V acc[rows][vectors];
+#pragma GCC unroll 32
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) acc[r][v] = V{};
+    }
+    for (int64_t n = 0; n < number; ++n)
+      for (int64_t i = 0; i < runs[n].rows; ++i) {
+        const float *left = runs[n].left + i * runs[n].left_row + row, *right = runs[n].right + i * runs[n].right_row + column;
+        for (int64_t j = 0; j < runs[n].count; ++j, left += runs[n].left_step, right += runs[n].right_step) {
+          V x[vectors];
+#pragma GCC unroll 4
+          for (int v = 0; v + 1 < vectors; ++v) x[v] = load_words(right + v * L);
+          x[vectors - 1] = last == L ? load_words(right + (vectors - 1) * L) : Isa::load_words_some(right + (vectors - 1) * L, last);
+#pragma GCC unroll 32
+          for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; ++v) acc[r][v] = Isa::multiply_add(left[r], x[v], acc[r][v]);
+          }
+        }
+      }
+#pragma GCC unroll 32
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) {
+        float* at = out + r * stride + v * L;
+        store_words(at, load_words(at) + acc[r][v]);
+      }
+    }
+  }
+
+  static void accumulate(const Gradient& g, const Runs* runs, int64_t number, int64_t channels, int64_t filters, float* out) {
+    constexpr int kFew = Isa::outer_rows, kMany = 2 * Isa::outer_rows;
+    for (int64_t column = 0; column < channels;) {
+      const int64_t vectors = std::min<int64_t>(Isa::outer_vectors, (channels - column + L - 1) / L);
+      const int64_t last = std::min<int64_t>(L, channels - column - (vectors - 1) * L);
+      for (int64_t f = 0; f < filters;) {
+        float* at = out + f * g.stride + column;
+        const bool many = vectors == 1 && filters - f > kFew;
+        if (many)
+          outer<kMany, 1>(runs, number, f, column, last, at, g.stride);
+        else if (vectors == 1)
+          outer<kFew, 1>(runs, number, f, column, last, at, g.stride);
+        else if (vectors == 2)
+          outer<kFew, 2>(runs, number, f, column, last, at, g.stride);
+        else
+          outer<kFew, Isa::outer_vectors>(runs, number, f, column, last, at, g.stride);
+        f += many ? kMany : kFew;
+      }
+      column += vectors * L;
+    }
+  }
+
+  // Words of two neighbouring rows' elements, (count / 2, width); a row that is missing is zero.
+  static void pair_rows(const T* rows, int64_t count, int64_t stride, int64_t elements, float* words, int64_t width) {
+    for (int64_t i = 0; i < count; i += 2) {
+      const T *even = rows + i * stride, *odd = even + stride;
+      T* out = reinterpret_cast<T*>(words + i / 2 * width);
+      int64_t c = 0;
+      if (i + 1 < count) {
+        for (; c + L <= elements; c += L) Isa::interleave(even + c, odd + c, out + 2 * c);
+        for (; c < elements; ++c) out[2 * c] = even[c], out[2 * c + 1] = odd[c];
+      } else {
+        for (; c < elements; ++c) out[2 * c] = even[c], out[2 * c + 1] = T(0.0f);
+      }
+    }
+  }
+
+  // The same of what one element of the windows sees in each of the output's rows, zero in the padding.
+  static void pair_taps(const Layer& y, const T* x, int64_t images, int64_t tap, float* words, int64_t width) {
+    const int64_t a = tap / y.kernel[1], b = tap % y.kernel[1];
+    for (int64_t n = 0; n < images; ++n)
+      for (int64_t r = 0; r < y.rows; ++r) {
+        const int64_t h = r * y.stride[0] - y.padding[0] + a * y.dilation[0];
+        const T* row = x + (n * y.height + h) * y.width * y.channels;
+        for (int64_t q = 0; q < y.columns; q += 2, words += width) {
+          const T* pixels[2];
+          for (int i = 0; i < 2; ++i) {
+            const int64_t w = (q + i) * y.stride[1] - y.padding[1] + b * y.dilation[1];
+            const bool is_there = h >= 0 && h < y.height && q + i < y.columns && w >= 0 && w < y.width;
+            pixels[i] = is_there ? row + w * y.channels : nullptr;
+          }
+          T* out = reinterpret_cast<T*>(words);
+          if (pixels[0] && pixels[1]) {
+            int64_t c = 0;
+            for (; c + L <= y.channels; c += L) Isa::interleave(pixels[0] + c, pixels[1] + c, out + 2 * c);
+            for (; c < y.channels; ++c) out[2 * c] = pixels[0][c], out[2 * c + 1] = pixels[1][c];
+          } else {
+            for (int64_t c = 0; c < y.channels; ++c)
+              for (int i = 0; i < 2; ++i) out[2 * c + i] = pixels[i] ? pixels[i][c] : T(0.0f);
+          }
+        }
+      }
+  }
+
+  static void backward(const Backward<T>& b, int64_t share, int64_t begin, int64_t end) {
+    const Layer& y = b.layer;
+    const bool flat = y.is_pointwise(), pairs = kStep > 1 && b.grad_filters;
+    const Panels panels = backward_panels(y);
+    const Gradient g = gradient(y);
+    const int64_t depth = panels.depth, stride = spaced(depth), places = y.images * y.band * y.columns;
+    const int64_t area = y.height * y.width, pixels = flat ? places : y.images * area;
+    static thread_local Scratch memory;
+    const int64_t most_pairs = flat ? (places + 1) / 2 : y.images * y.rows * ((y.columns + 1) / 2);
+    T* rows;
+    float *pulls, *spread, *sums, *line, *right_pairs, *left_pairs;
+    const int64_t right_width = up(y.channels, L);
+    memory.lay_out([&](Scratch& m) {
+      rows = m.take<T>(places * stride);
+      pulls = m.take<float>(places);
+      spread = m.take<float>(pixels);
+      sums = m.take<float>(y.columns);
+      line = m.take<float>(depth);
+      right_pairs = m.take<float>(pairs ? most_pairs * right_width : 0);
+      left_pairs = m.take<float>(pairs ? most_pairs * depth : 0);
+    });
+    // what is between a row's filters and its stride stays zero
+    std::memset(static_cast<void*>(rows), 0, sizeof(T) * places * stride);
+    if (pairs) std::memset(right_pairs, 0, sizeof(float) * most_pairs * right_width);
+    float* grad_filters = b.grad_filters ? b.grad_filters + share * g.size() : nullptr;
+    double* exponent_sums = b.grad_exponent ? b.grad_exponent + share * y.outputs : nullptr;
+    const std::vector<Phase> down = backward_phases(y, 0), across = backward_phases(y, 1);
+    std::vector<Phase> all = one_phase(0);
+    const std::vector<Phase> down_y = forward_phases(y, 0), across_y = forward_phases(y, 1);
+    std::vector<Segment> segments;
+    std::vector<Runs> runs;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t n = task / y.bands() * y.images, images = std::min(y.images, y.batch - n);
+      const int64_t first = task % y.bands() * y.band, band = std::min(y.band, y.rows - first);
+      const int64_t count = images * band * y.columns;
+      pull(b, (n * y.rows + first) * y.columns, count, rows, stride, pulls, line, exponent_sums);
+      const T* x = b.x + (flat ? first : n * area) * y.channels;
+      if (b.panels) {
+        Backward<T> part = b;
+        part.x = x, part.grad_x += (flat ? first : n * area) * y.channels;
+        all[0].count = band;  // of a pointwise layer, in which a band is what an image is elsewhere
+        const std::vector<Phase>& vertical_phases = flat ? all : down;
+        if (flat) {
+          std::memcpy(spread, pulls, sizeof(float) * count);
+        } else {
+          for (int64_t i = 0; i < images; ++i)
+            window_sums(down, across, pulls + i * y.rows * y.columns, y.columns, sums, spread + i * area, y.width);
+        }
+        Ahead ahead;
+        if (task + 1 < end) {
+          const int64_t next = (task + 1) / y.bands() * y.images, next_row = (task + 1) % y.bands() * y.band;
+          const int64_t size = (std::min(y.images, y.batch - next) * std::min(y.band, y.rows - next_row)) * y.columns;
+          const int64_t at = (next * y.rows + next_row) * y.columns * y.outputs;
+          const int64_t bytes = static_cast<int64_t>(sizeof(T)) * size * y.outputs;
+          ahead.add(b.grad + at, bytes);
+          ahead.add(b.y + at, bytes);
+          if (flat) ahead.add(b.x + next_row * y.channels, static_cast<int64_t>(sizeof(T)) * size * y.channels);
+        }
+        ahead.share(pixels / R * panels.count());
+        const Map map{rows, y.rows * y.columns * stride, y.columns * stride, stride};
+        for (const Phase& vertical : vertical_phases)
+          for (const Phase& horizontal : across) {
+            find_segments(vertical, horizontal, map.row_stride / kStep, stride / kStep, depth / kStep,
+                          [&](int64_t r, int64_t c) { return backward_tap(y, r, c); }, segments);
+            for_places(images, vertical, horizontal, map, area, y.width,
+                       [&](int64_t some, const float* const* base, const int64_t* at) {
+                         for (int64_t panel = 0; panel < panels.count(); ++panel)
+                           for (int64_t i = 0; i < some; i += rows_of(panels.width(panel)))
+                             with_tile(panels.width(panel), some - i, [&](auto tile, auto vectors) {
+                               ahead.step();
+                               backward_tile<decltype(tile)::value, decltype(vectors)::value>(
+                                   part, base + i, segments, b.panels + panels.first(panel), panel * kVectors * L, at + i,
+                                   std::min<int64_t>(decltype(tile)::value, some - i), spread);
+                             });
+                       });
+          }
+      }
+      if (!grad_filters) continue;
+      if (pairs) {
+        const int64_t line_pairs = flat ? (count + 1) / 2 : images * y.rows * ((y.columns + 1) / 2);
+        for (int64_t r = 0; r < (flat ? 1 : images * y.rows); ++r)
+          pair_rows(rows + r * y.columns * stride, flat ? count : y.columns, stride, depth,
+                    left_pairs + r * ((y.columns + 1) / 2) * depth, depth);
+        if (flat) pair_rows(x, count, y.channels, y.channels, right_pairs, right_width);
+        for (int64_t tap = 0; tap < y.taps(); ++tap) {
+          if (!flat) pair_taps(y, x, images, tap, right_pairs, right_width);
+          const Runs run{left_pairs, right_pairs, 1, 0, 0, line_pairs, depth, right_width};
+          accumulate(g, &run, 1, y.channels, y.filters(), grad_filters + g.at(tap, 0));
+        }
+        continue;
+      }
+      const float *left = reinterpret_cast<const float*>(rows), *right = reinterpret_cast<const float*>(x);
+      if (flat) {
+        const Runs run{left, right, 1, 0, 0, count, stride, y.channels};
+        accumulate(g, &run, 1, y.channels, y.filters(), grad_filters);
+        continue;
+      }
+      for (int64_t a = 0; a < y.kernel[0]; ++a)
+        for (int64_t c = 0; c < y.kernel[1]; ++c) {
+          runs.clear();
+          const Place vertical = place_of(down_y, a), horizontal = place_of(across_y, c);
+          if (!vertical.count || !horizontal.count) continue;
+          for (int64_t i = 0; i < images; ++i)
+            runs.push_back({left + ((i * y.rows + vertical.first) * y.columns + horizontal.first) * stride,
+                            right + ((i * y.height + vertical.source) * y.width + horizontal.source) * y.channels,
+                            vertical.count, y.columns * stride, y.stride[0] * y.width * y.channels, horizontal.count,
+                            stride, y.stride[1] * y.channels});
+          accumulate(g, runs.data(), static_cast<int64_t>(runs.size()), y.channels, y.filters(),
+                     grad_filters + g.at(a * y.kernel[1] + c, 0));
+        }
+    }
+  }
+
+  // Output places whose windows have the element outside the padding, and where the first one's is.
+  struct Place {
+    int64_t first, count, source;
+  };
+  static Place place_of(const std::vector<Phase>& phases, int64_t element) {
+    Place found{0, 0, 0};
+    for (const Phase& phase : phases)
+      for (size_t i = 0; i < phase.elements.size(); ++i) {
+        if (phase.elements[i] != element) continue;
+        if (!found.count) found.first = phase.first, found.source = phase.source + phase.distances[i];
+        found.count += phase.count;
+      }
+    return found;
+  }
+
+  static void unpack(const Layer& y, const float* shares, int64_t count, float* out, const int64_t* stride,
+                     int64_t begin, int64_t end) {
+    const Gradient g = gradient(y);
+    for (int64_t f = begin; f < end; ++f)
+      for (int64_t tap = 0; tap < g.taps; ++tap) {
+        const float* from = shares + g.at(tap, f);
+        float* to = out + f * stride[0] + tap / y.kernel[1] * stride[2] + tap % y.kernel[1] * stride[3];
+        for (int64_t c = 0; c < y.channels; ++c) {
+          float total = 0;
+          for (int64_t i = 0; i < count; ++i) total += from[i * g.size() + c];
+          to[c * stride[1]] = total;
+        }
+      }
+  }
+
+  static constexpr Products<T> table() {
+    return {[](const Layer& y) { return forward_panels(y).count(); },
+            [](const Layer& y) { return backward_panels(y).count(); },
+            [](const Layer& y) { return forward_panels(y).size(); },
+            [](const Layer& y) { return backward_panels(y).size(); },
+            [](const Layer& y) { return gradient(y).size(); },
+            arranged_size,
+            arrange,
+            pack_forward<T>,
+            pack_forward<float>,
+            pack_backward<T>,
+            pack_backward<float>,
+            forward,
+            backward,
+            unpack};
+  }
+};
+
+}  // namespace
