@@ -6,7 +6,7 @@
 //   Device::add(f)      for functors over elements,
 // and says
 //   Device::responses(...), gradients(...)  of a layer as a whole, for those the device has products of its own for,
-//   Device::widens_forward(type), widens_backward(type)  whether others are converted to float32 before, and back after,
+//   Device::widens(type)    whether others are converted to float32 before, and back after,
 //   Device::piece(problem)  of how many images (rows of a linear layer) at a time the work is done: what one step writes
 //                           is then still in the cache when the next one reads it.
 #pragma once
@@ -580,7 +580,7 @@ Outputs conv2d(const Tensor& x, const Tensor& weight, std::optional<Tensor> expo
       checked_conv2d(x, weight, exponent, b, stride, padding, dilation, groups, max_out, detach);
   const typename Device::Guard guard(x);
   if (const auto fused = Device::responses(problem, x, weight, exponent, eps)) return {fused->y, fused->norm, fused->winner};
-  if (Device::widens_forward(problem.type))
+  if (Device::widens(problem.type))
     return narrowed_responses(conv2d<Device>(to_float(x), wide_filters(weight, problem), exponent, b, stride, padding, dilation,
                                              groups, max_out, detach, eps),
                               problem);
@@ -602,7 +602,7 @@ Outputs conv2d_backward(const Tensor& grad, const Tensor& x, const Tensor& weigh
   const typename Device::Guard guard(x);
   if (const auto fused = Device::gradients(problem, grad, x, weight, exponent, y, norm, winner, needs))
     return with_weight_gradient<Device>(*fused, weight, problem, needs);
-  if (Device::widens_backward(problem.type))
+  if (Device::widens(problem.type))
     return narrowed_gradients(
         conv2d_backward<Device>(to_float(grad), to_float(x), wide_filters(weight, problem), exponent, to_float(y), norm, winner, b,
                                 stride, padding, dilation, groups, max_out, detach, need_x, need_weight, need_exponent),
@@ -626,7 +626,7 @@ Outputs linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> expo
   const Tensor rows = torch::stable::contiguous(torch::stable::reshape(x, Sizes{problem.columns, problem.in_channels}));
   std::optional<Responses> at = Device::responses(problem, rows, weight, exponent, eps);
   if (!at) {
-    if (Device::widens_forward(problem.type))
+    if (Device::widens(problem.type))
       return narrowed_responses(linear<Device>(to_float(x), wide_filters(weight, problem), exponent, b, max_out, detach, eps), problem);
     at = respond<Device>(Product{}, rows, weight, exponent, problem, eps);
   }
@@ -655,7 +655,7 @@ Outputs linear_backward(const Tensor& grad, const Tensor& x, const Tensor& weigh
   };
   if (const auto fused = Device::gradients(problem, grad_rows, x_rows, weight, exponent, y_rows, norms, winner_rows, needs))
     return shaped(with_weight_gradient<Device>(*fused, weight, problem, needs));
-  if (Device::widens_backward(problem.type))
+  if (Device::widens(problem.type))
     return narrowed_gradients(
         linear_backward<Device>(to_float(grad), to_float(x), wide_filters(weight, problem), exponent, to_float(y), norm, winner, b,
                                 max_out, detach, need_x, need_weight, need_exponent),

@@ -42,10 +42,10 @@ inline bool is_surely_channels_last(const Tensor& t) {
 inline int64_t ratio_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Small images go together: few pixels do not fill a tile.
-inline int64_t images_of(const Layer& y, int64_t bytes) {
-  constexpr int64_t kBytes = 512 << 10, kShares = 2;
+inline int64_t images_of(const Layer& y, int64_t bytes, int64_t shares) {
+  constexpr int64_t kBytes = 512 << 10;
   const int64_t most = std::max<int64_t>(1, kBytes / std::max<int64_t>(1, bytes));
-  return std::min(most, std::max<int64_t>(1, y.batch / (kShares * torch::stable::get_num_threads())));
+  return std::min(most, std::max<int64_t>(1, y.batch / (shares * torch::stable::get_num_threads())));
 }
 
 // The layer as the products see it, with tasks of which x and what is made of it take about `bytes`.
@@ -72,7 +72,7 @@ inline Layer layer_of(const Problem& problem, int64_t element_size) {
   y.band = std::min(y.band, std::max<int64_t>(1, y.rows));
   y.band = ratio_up(y.rows, ratio_up(y.rows, y.band));
   y.images = 1;
-  if (!flat && y.band == y.rows) y.images = images_of(y, row * y.rows);
+  if (!flat && y.band == y.rows) y.images = images_of(y, row * y.rows, 2);
   return y;
 }
 
@@ -170,7 +170,8 @@ inline Tensor like_y(const Tensor& t, const Tensor& x) {
 // Whether a task's gradients stay in the cache, and the filters' gradient is not fetched and put back for too few pixels.
 template <class T>
 bool pays_in_backward(const Layer& y, const Products<T>& p, const Needs& needs) {
-  constexpr int64_t kTask = 2 << 20, kFilters = 256 << 10, kLeastPixels = 100;
+  constexpr int64_t kTask = 2 << 20, kFilters = 256 << 10, kLeastPixels = 100, kWidened = 4 << 20;
+  if (sizeof(T) == 2) return p.gradient_size(y) <= kWidened;
   const int64_t pixels = y.images * y.band * y.columns;
   if (static_cast<int64_t>(sizeof(T)) * pixels * y.filters() > kTask || y.channels < 16) return false;
   return !needs.weight || (p.gradient_size(y) <= kFilters && pixels >= kLeastPixels);
@@ -188,7 +189,7 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
     layer.band = std::min<int64_t>(layer.rows, std::max<int64_t>(layer.band, 224));
   } else {
     layer.band = layer.rows;
-    layer.images = images_of(layer, sizeof(T) * layer.height * layer.width * layer.channels);
+    layer.images = images_of(layer, sizeof(T) * layer.height * layer.width * layer.channels, 1);
   }
   if (!pays_in_backward<T>(layer, *p, needs)) return std::nullopt;
   const Tensor weight = dense(weight_any);

@@ -770,16 +770,19 @@ struct Loops {
     }
   }
 
-  // ---- Gradient of the filters: (tap, filter, channel), channels padded to vectors ----
+  // ---- Gradient of the filters: (row of the window, filter, (column of the window, channel) padded to vectors) ----
 
   struct Gradient {
-    int64_t taps, filters, stride;
+    int64_t rows, filters, columns, stride;
 
-    int64_t at(int64_t tap, int64_t filter) const { return (tap * filters + filter) * stride; }
-    int64_t size() const { return taps * filters * stride; }
+    int64_t at(int64_t row, int64_t filter) const { return (row * filters + filter) * stride; }
+    int64_t size() const { return rows * filters * stride; }
   };
 
-  static Gradient gradient(const Layer& y) { return {y.taps(), depth_of_filters(y), up(y.channels, L)}; }
+  static Gradient gradient(const Layer& y) {
+    const int64_t columns = y.kernel[1] * y.channels;
+    return {y.kernel[0], depth_of_filters(y), columns, up(columns, L)};
+  }
 
   // Words of dL/dl and of x that belong together: `rows` runs of `count`, with the strides of runs and within.
   struct Runs {
@@ -822,11 +825,12 @@ struct Loops {
     }
   }
 
-  static void accumulate(const Gradient& g, const Runs* runs, int64_t number, int64_t channels, int64_t filters, float* out) {
+  // What is beyond the columns adds zero to what lies there.
+  static void accumulate(const Gradient& g, const Runs* runs, int64_t number, int64_t columns, int64_t filters, float* out) {
     constexpr int kFew = Isa::outer_rows, kMany = 2 * Isa::outer_rows;
-    for (int64_t column = 0; column < channels;) {
-      const int64_t vectors = std::min<int64_t>(Isa::outer_vectors, (channels - column + L - 1) / L);
-      const int64_t last = std::min<int64_t>(L, channels - column - (vectors - 1) * L);
+    for (int64_t column = 0; column < columns;) {
+      const int64_t vectors = std::min<int64_t>(Isa::outer_vectors, (columns - column + L - 1) / L);
+      const int64_t last = std::min<int64_t>(L, columns - column - (vectors - 1) * L);
       for (int64_t f = 0; f < filters;) {
         float* at = out + f * g.stride + column;
         const bool many = vectors == 1 && filters - f > kFew;
@@ -844,46 +848,38 @@ struct Loops {
     }
   }
 
-  // Words of two neighbouring rows' elements, (count / 2, width); a row that is missing is zero.
-  static void pair_rows(const T* rows, int64_t count, int64_t stride, int64_t elements, float* words, int64_t width) {
-    for (int64_t i = 0; i < count; i += 2) {
-      const T *even = rows + i * stride, *odd = even + stride;
-      T* out = reinterpret_cast<T*>(words + i / 2 * width);
-      int64_t c = 0;
-      if (i + 1 < count) {
-        for (; c + L <= elements; c += L) Isa::interleave(even + c, odd + c, out + 2 * c);
-        for (; c < elements; ++c) out[2 * c] = even[c], out[2 * c + 1] = odd[c];
-      } else {
-        for (; c < elements; ++c) out[2 * c] = even[c], out[2 * c + 1] = T(0.0f);
-      }
-    }
+  static BCOS_INLINE void interleave(const T* even, const T* odd, int64_t elements, T* out) {
+    int64_t c = 0;
+    for (; c + L <= elements; c += L) Isa::interleave(even + c, odd + c, out + 2 * c);
+    for (; c < elements; ++c) out[2 * c] = even[c], out[2 * c + 1] = odd[c];
   }
 
-  // The same of what one element of the windows sees in each of the output's rows, zero in the padding.
-  static void pair_taps(const Layer& y, const T* x, int64_t images, int64_t tap, float* words, int64_t width) {
-    const int64_t a = tap / y.kernel[1], b = tap % y.kernel[1];
-    for (int64_t n = 0; n < images; ++n)
-      for (int64_t r = 0; r < y.rows; ++r) {
-        const int64_t h = r * y.stride[0] - y.padding[0] + a * y.dilation[0];
-        const T* row = x + (n * y.height + h) * y.width * y.channels;
-        for (int64_t q = 0; q < y.columns; q += 2, words += width) {
-          const T* pixels[2];
-          for (int i = 0; i < 2; ++i) {
-            const int64_t w = (q + i) * y.stride[1] - y.padding[1] + b * y.dilation[1];
-            const bool is_there = h >= 0 && h < y.height && q + i < y.columns && w >= 0 && w < y.width;
-            pixels[i] = is_there ? row + w * y.channels : nullptr;
-          }
-          T* out = reinterpret_cast<T*>(words);
-          if (pixels[0] && pixels[1]) {
-            int64_t c = 0;
-            for (; c + L <= y.channels; c += L) Isa::interleave(pixels[0] + c, pixels[1] + c, out + 2 * c);
-            for (; c < y.channels; ++c) out[2 * c] = pixels[0][c], out[2 * c + 1] = pixels[1][c];
-          } else {
-            for (int64_t c = 0; c < y.channels; ++c)
-              for (int i = 0; i < 2; ++i) out[2 * c + i] = pixels[i] ? pixels[i][c] : T(0.0f);
-          }
-        }
+  // Words of two neighbouring rows' elements, (count / 2, width); a row that is missing is zero.
+  static void pair_rows(const T* rows, int64_t count, int64_t stride, int64_t elements, const T* zeros, float* words,
+                        int64_t width) {
+    for (int64_t i = 0; i < count; i += 2)
+      interleave(rows + i * stride, i + 1 < count ? rows + (i + 1) * stride : zeros, elements,
+                 reinterpret_cast<T*>(words + i / 2 * width));
+  }
+
+  // The same of what two neighbouring windows see of one row of x: (columns / 2, (column of the window, channel)).
+  static void pair_windows(const Layer& y, const T* row, const T* zeros, float* words, int64_t width) {
+    for (int64_t q = 0; q < y.columns; q += 2, words += width) {
+      const int64_t left = q * y.stride[1] - y.padding[1];
+      if (y.dilation[1] == 1 && left >= 0 && q + 1 < y.columns && left + y.stride[1] + y.kernel[1] <= y.width) {
+        interleave(row + left * y.channels, row + (left + y.stride[1]) * y.channels, y.kernel[1] * y.channels,
+                   reinterpret_cast<T*>(words));
+        continue;
       }
+      for (int64_t b = 0; b < y.kernel[1]; ++b) {
+        const T* pixels[2];
+        for (int i = 0; i < 2; ++i) {
+          const int64_t w = (q + i) * y.stride[1] - y.padding[1] + b * y.dilation[1];
+          pixels[i] = q + i < y.columns && w >= 0 && w < y.width ? row + w * y.channels : zeros;
+        }
+        interleave(pixels[0], pixels[1], y.channels, reinterpret_cast<T*>(words + b * y.channels));
+      }
+    }
   }
 
   static void backward(const Backward<T>& b, int64_t share, int64_t begin, int64_t end) {
@@ -894,22 +890,24 @@ struct Loops {
     const int64_t depth = panels.depth, stride = spaced(depth), places = y.images * y.band * y.columns;
     const int64_t area = y.height * y.width, pixels = flat ? places : y.images * area;
     static thread_local Scratch memory;
-    const int64_t most_pairs = flat ? (places + 1) / 2 : y.images * y.rows * ((y.columns + 1) / 2);
-    T* rows;
+    const int64_t half = (y.columns + 1) / 2, left_count = flat ? (places + 1) / 2 : y.images * y.rows * half;
+    const int64_t right_count = flat ? left_count : y.images * y.height * half;
+    T *rows, *zeros;
     float *pulls, *spread, *sums, *line, *right_pairs, *left_pairs;
-    const int64_t right_width = up(y.channels, L);
     memory.lay_out([&](Scratch& m) {
       rows = m.take<T>(places * stride);
       pulls = m.take<float>(places);
       spread = m.take<float>(pixels);
       sums = m.take<float>(y.columns);
       line = m.take<float>(depth);
-      right_pairs = m.take<float>(pairs ? most_pairs * right_width : 0);
-      left_pairs = m.take<float>(pairs ? most_pairs * depth : 0);
+      zeros = m.take<T>(std::max(depth, y.channels));
+      right_pairs = m.take<float>(pairs ? right_count * g.stride : 0);
+      left_pairs = m.take<float>(pairs ? left_count * depth : 0);
     });
     // what is between a row's filters and its stride stays zero
     std::memset(static_cast<void*>(rows), 0, sizeof(T) * places * stride);
-    if (pairs) std::memset(right_pairs, 0, sizeof(float) * most_pairs * right_width);
+    std::memset(static_cast<void*>(zeros), 0, sizeof(T) * std::max(depth, y.channels));
+    if (pairs) std::memset(right_pairs, 0, sizeof(float) * right_count * g.stride);
     float* grad_filters = b.grad_filters ? b.grad_filters + share * g.size() : nullptr;
     double* exponent_sums = b.grad_exponent ? b.grad_exponent + share * y.outputs : nullptr;
     const std::vector<Phase> down = backward_phases(y, 0), across = backward_phases(y, 1);
@@ -964,38 +962,64 @@ struct Loops {
           }
       }
       if (!grad_filters) continue;
-      if (pairs) {
-        const int64_t line_pairs = flat ? (count + 1) / 2 : images * y.rows * ((y.columns + 1) / 2);
-        for (int64_t r = 0; r < (flat ? 1 : images * y.rows); ++r)
-          pair_rows(rows + r * y.columns * stride, flat ? count : y.columns, stride, depth,
-                    left_pairs + r * ((y.columns + 1) / 2) * depth, depth);
-        if (flat) pair_rows(x, count, y.channels, y.channels, right_pairs, right_width);
-        for (int64_t tap = 0; tap < y.taps(); ++tap) {
-          if (!flat) pair_taps(y, x, images, tap, right_pairs, right_width);
-          const Runs run{left_pairs, right_pairs, 1, 0, 0, line_pairs, depth, right_width};
-          accumulate(g, &run, 1, y.channels, y.filters(), grad_filters + g.at(tap, 0));
-        }
-        continue;
-      }
-      const float *left = reinterpret_cast<const float*>(rows), *right = reinterpret_cast<const float*>(x);
+      const auto add = [&](int64_t row, int64_t column, int64_t columns) {
+        accumulate(g, runs.data(), static_cast<int64_t>(runs.size()), columns, y.filters(),
+                   grad_filters + g.at(row, 0) + column);
+      };
+      runs.clear();
       if (flat) {
-        const Runs run{left, right, 1, 0, 0, count, stride, y.channels};
-        accumulate(g, &run, 1, y.channels, y.filters(), grad_filters);
+        if (pairs) {
+          pair_rows(x, count, y.channels, y.channels, zeros, right_pairs, g.stride);
+          pair_rows(rows, count, stride, depth, zeros, left_pairs, depth);
+          runs.push_back({left_pairs, right_pairs, 1, 0, 0, (count + 1) / 2, depth, g.stride});
+        } else {
+          runs.push_back({reinterpret_cast<const float*>(rows), reinterpret_cast<const float*>(x), 1, 0, 0, count, stride,
+                          y.channels});
+        }
+        add(0, 0, y.channels);
         continue;
       }
-      for (int64_t a = 0; a < y.kernel[0]; ++a)
-        for (int64_t c = 0; c < y.kernel[1]; ++c) {
+      if (pairs) {
+        for (int64_t r = 0; r < images * y.rows; ++r)
+          pair_rows(rows + r * y.columns * stride, y.columns, stride, depth, zeros, left_pairs + r * half * depth, depth);
+        for (int64_t h = 0; h < images * y.height; ++h)
+          pair_windows(y, x + h * y.width * y.channels, zeros, right_pairs + h * half * g.stride, g.stride);
+      }
+      for (int64_t a = 0; a < y.kernel[0]; ++a) {
+        const Place vertical = place_of(down_y, a);
+        if (!vertical.count) continue;
+        const auto find_runs = [&](const Phase& horizontal, int64_t distance) {
           runs.clear();
-          const Place vertical = place_of(down_y, a), horizontal = place_of(across_y, c);
-          if (!vertical.count || !horizontal.count) continue;
-          for (int64_t i = 0; i < images; ++i)
-            runs.push_back({left + ((i * y.rows + vertical.first) * y.columns + horizontal.first) * stride,
-                            right + ((i * y.height + vertical.source) * y.width + horizontal.source) * y.channels,
-                            vertical.count, y.columns * stride, y.stride[0] * y.width * y.channels, horizontal.count,
-                            stride, y.stride[1] * y.channels});
-          accumulate(g, runs.data(), static_cast<int64_t>(runs.size()), y.channels, y.filters(),
-                     grad_filters + g.at(a * y.kernel[1] + c, 0));
+          for (int64_t i = 0; i < images; ++i) {
+            const int64_t row = i * y.rows + vertical.first, source = i * y.height + vertical.source;
+            if (pairs)
+              runs.push_back({left_pairs + row * half * depth, right_pairs + source * half * g.stride, vertical.count,
+                              half * depth, y.stride[0] * half * g.stride, half, depth, g.stride});
+            else
+              runs.push_back({reinterpret_cast<const float*>(rows + (row * y.columns + horizontal.first) * stride),
+                              reinterpret_cast<const float*>(x + (source * y.width + horizontal.source + distance) * y.channels),
+                              vertical.count, y.columns * stride, y.stride[0] * y.width * y.channels, horizontal.count,
+                              stride, y.stride[1] * y.channels});
+          }
+        };
+        if (pairs) {
+          find_runs(across_y[0], 0);
+          add(a, 0, g.columns);
+          continue;
         }
+        for (const Phase& horizontal : across_y) {
+          const int64_t taps = static_cast<int64_t>(horizontal.elements.size());
+          if (y.dilation[1] == 1 && taps) {  // side by side in memory
+            find_runs(horizontal, 0);
+            add(a, horizontal.elements[0] * y.channels, taps * y.channels);
+            continue;
+          }
+          for (int64_t i = 0; i < taps; ++i) {
+            find_runs(horizontal, horizontal.distances[i]);
+            add(a, horizontal.elements[i] * y.channels, y.channels);
+          }
+        }
+      }
     }
   }
 
@@ -1018,9 +1042,10 @@ struct Loops {
                      int64_t begin, int64_t end) {
     const Gradient g = gradient(y);
     for (int64_t f = begin; f < end; ++f)
-      for (int64_t tap = 0; tap < g.taps; ++tap) {
-        const float* from = shares + g.at(tap, f);
-        float* to = out + f * stride[0] + tap / y.kernel[1] * stride[2] + tap % y.kernel[1] * stride[3];
+      for (int64_t tap = 0; tap < y.taps(); ++tap) {
+        const int64_t row = tap / y.kernel[1], column = tap % y.kernel[1];
+        const float* from = shares + g.at(row, f) + column * y.channels;
+        float* to = out + f * stride[0] + row * stride[2] + column * stride[3];
         for (int64_t c = 0; c < y.channels; ++c) {
           float total = 0;
           for (int64_t i = 0; i < count; ++i) total += from[i * g.size() + c];

@@ -165,12 +165,8 @@ struct Cpu {
   }
 
   // Few CPUs have products in half precision, and PyTorch's are some hundred times slower than float32 where they are
-  // missing. Where they are there they round the responses, which must not be: each result is rounded once. Gradients
-  // are sums of rounded terms in any case.
-  static bool widens_forward(ScalarType type) { return is_half(type); }
-  static bool widens_backward(ScalarType type) {
-    return is_half(type) && !(type == ScalarType::BFloat16 && cpu::bfloat16_products());
-  }
+  // missing; in float32 every result is rounded once.
+  static bool widens(ScalarType type) { return is_half(type); }
 
   // So many that a piece of x, l and y stays in the last-level cache, if there are several such pieces and a piece is
   // much larger than the filters, which each one reads again.

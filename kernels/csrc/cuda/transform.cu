@@ -104,8 +104,7 @@ struct Cuda {
   static std::optional<Gradients> gradients(const Args&...) {
     return std::nullopt;
   }
-  static bool widens_forward(ScalarType) { return false; }
-  static bool widens_backward(ScalarType) { return false; }
+  static bool widens(ScalarType) { return false; }
   static int64_t piece(const Problem& problem) { return problem.length(); }
 
   template <class F>
