@@ -167,6 +167,23 @@ inline Tensor like_y(const Tensor& t, const Tensor& x) {
   return result;
 }
 
+// Tasks of backward: as many pixels as stay in the cache with dL/dl, since the filters' gradient is fetched and put back
+// once for each task.
+inline void cut_for_backward(Layer& y, int64_t element_size) {
+  if (y.is_pointwise()) {
+    y.band = std::min<int64_t>(y.rows, std::max<int64_t>(y.band, 224));
+    return;
+  }
+  constexpr int64_t kBytes = 1 << 20;
+  const int64_t row = element_size * (y.columns * y.filters() + y.width * y.stride[0] * y.channels);
+  const int64_t threads = torch::stable::get_num_threads();
+  int64_t band = std::max(2 * y.kernel[0], kBytes / row);
+  if (y.batch < threads) band = std::min(band, ratio_up(y.batch * y.rows, threads));
+  band = std::max<int64_t>(1, std::min(band, y.rows));
+  y.band = ratio_up(y.rows, ratio_up(y.rows, band));
+  y.images = y.band < y.rows ? 1 : images_of(y, element_size * y.height * y.width * y.channels, 1);
+}
+
 // Whether a task's gradients stay in the cache, and the filters' gradient is not fetched and put back for too few pixels.
 template <class T>
 bool pays_in_backward(const Layer& y, const Products<T>& p, const Needs& needs) {
@@ -185,12 +202,7 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
   const Products<T>* p = products<T>();
   if (!p || !can_fuse(problem, x)) return std::nullopt;
   Layer layer = layer_of(problem, sizeof(T));
-  if (layer.is_pointwise()) {
-    layer.band = std::min<int64_t>(layer.rows, std::max<int64_t>(layer.band, 224));
-  } else {
-    layer.band = layer.rows;
-    layer.images = images_of(layer, sizeof(T) * layer.height * layer.width * layer.channels, 1);
-  }
+  cut_for_backward(layer, sizeof(T));
   if (!pays_in_backward<T>(layer, *p, needs)) return std::nullopt;
   const Tensor weight = dense(weight_any);
   const std::unique_ptr<double[]> factors = filter_factors(weight, problem.weight_type);

@@ -18,7 +18,7 @@ struct Layer {
   int64_t batch, height, width, channels;   // of x
   int64_t rows, columns, outputs, max_out;  // of y; max_out is 1 or 2
   int64_t kernel[2], stride[2], padding[2], dilation[2];
-  int64_t band;    // output rows in a task; in backward all of them, unless the layer is pointwise
+  int64_t band;    // output rows in a task
   int64_t images;  // in a task; more than one only where the band is all of an image
 
   int64_t filters() const { return outputs * max_out; }

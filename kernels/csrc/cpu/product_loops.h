@@ -882,144 +882,225 @@ struct Loops {
     }
   }
 
-  static void backward(const Backward<T>& b, int64_t share, int64_t begin, int64_t end) {
-    const Layer& y = b.layer;
-    const bool flat = y.is_pointwise(), pairs = kStep > 1 && b.grad_filters;
-    const Panels panels = backward_panels(y);
-    const Gradient g = gradient(y);
-    const int64_t depth = panels.depth, stride = spaced(depth), places = y.images * y.band * y.columns;
-    const int64_t area = y.height * y.width, pixels = flat ? places : y.images * area;
-    static thread_local Scratch memory;
-    const int64_t half = (y.columns + 1) / 2, left_count = flat ? (places + 1) / 2 : y.images * y.rows * half;
-    const int64_t right_count = flat ? left_count : y.images * y.height * half;
+  // What a task does in backward: the filters' gradient of a band of output rows, and x's gradient of the rows of x from
+  // the band's first window to the next band's. For these it looks at more output rows than the band has.
+  struct Piece {
+    int64_t image, images;
+    int64_t first, rows;          // the band
+    int64_t x_first, x_rows;      // of x
+    int64_t seen_first, seen_rows;  // output rows
+
+    Piece(const Layer& y, int64_t task) {
+      image = task / y.bands() * y.images, images = std::min(y.images, y.batch - image);
+      first = task % y.bands() * y.band, rows = std::min(y.band, y.rows - first);
+      const int64_t stride = y.stride[0], end = first + rows;
+      x_first = first ? std::min(y.height, first * stride) : 0;
+      const int64_t x_end = end == y.rows ? y.height : std::min(y.height, end * stride);
+      x_rows = x_end - x_first;
+      const int64_t above = x_first + y.padding[0] - (y.kernel[0] - 1) * y.dilation[0];
+      seen_first = std::min(first, std::max<int64_t>(0, above) / stride);
+      seen_rows = std::max(end, std::min(y.rows, (x_end - 1 + y.padding[0]) / stride + 1)) - seen_first;
+    }
+  };
+
+  // Buffers of a thread for all its tasks, and what they have in common.
+  struct Workspace {
+    const Backward<T>& b;
+    const Layer& y;
+    Panels panels;
+    Gradient gradient;
+    int64_t depth, stride /* elements of a row of dL/dl */, area, half /* pairs in an output row */;
+    std::vector<Phase> down, across, down_y, across_y;
     T *rows, *zeros;
-    float *pulls, *spread, *sums, *line, *right_pairs, *left_pairs;
-    memory.lay_out([&](Scratch& m) {
-      rows = m.take<T>(places * stride);
-      pulls = m.take<float>(places);
-      spread = m.take<float>(pixels);
-      sums = m.take<float>(y.columns);
-      line = m.take<float>(depth);
-      zeros = m.take<T>(std::max(depth, y.channels));
-      right_pairs = m.take<float>(pairs ? right_count * g.stride : 0);
-      left_pairs = m.take<float>(pairs ? left_count * depth : 0);
-    });
-    // what is between a row's filters and its stride stays zero
-    std::memset(static_cast<void*>(rows), 0, sizeof(T) * places * stride);
-    std::memset(static_cast<void*>(zeros), 0, sizeof(T) * std::max(depth, y.channels));
-    if (pairs) std::memset(right_pairs, 0, sizeof(float) * right_count * g.stride);
-    float* grad_filters = b.grad_filters ? b.grad_filters + share * g.size() : nullptr;
-    double* exponent_sums = b.grad_exponent ? b.grad_exponent + share * y.outputs : nullptr;
-    const std::vector<Phase> down = backward_phases(y, 0), across = backward_phases(y, 1);
-    std::vector<Phase> all = one_phase(0);
-    const std::vector<Phase> down_y = forward_phases(y, 0), across_y = forward_phases(y, 1);
+    float *pulls, *spread, *sums, *line, *left_pairs, *right_pairs;
     std::vector<Segment> segments;
     std::vector<Runs> runs;
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t n = task / y.bands() * y.images, images = std::min(y.images, y.batch - n);
-      const int64_t first = task % y.bands() * y.band, band = std::min(y.band, y.rows - first);
-      const int64_t count = images * band * y.columns;
-      pull(b, (n * y.rows + first) * y.columns, count, rows, stride, pulls, line, exponent_sums);
-      const T* x = b.x + (flat ? first : n * area) * y.channels;
-      if (b.panels) {
-        Backward<T> part = b;
-        part.x = x, part.grad_x += (flat ? first : n * area) * y.channels;
-        all[0].count = band;  // of a pointwise layer, in which a band is what an image is elsewhere
-        const std::vector<Phase>& vertical_phases = flat ? all : down;
-        if (flat) {
-          std::memcpy(spread, pulls, sizeof(float) * count);
-        } else {
-          for (int64_t i = 0; i < images; ++i)
-            window_sums(down, across, pulls + i * y.rows * y.columns, y.columns, sums, spread + i * area, y.width);
-        }
-        Ahead ahead;
-        if (task + 1 < end) {
-          const int64_t next = (task + 1) / y.bands() * y.images, next_row = (task + 1) % y.bands() * y.band;
-          const int64_t size = (std::min(y.images, y.batch - next) * std::min(y.band, y.rows - next_row)) * y.columns;
-          const int64_t at = (next * y.rows + next_row) * y.columns * y.outputs;
-          const int64_t bytes = static_cast<int64_t>(sizeof(T)) * size * y.outputs;
-          ahead.add(b.grad + at, bytes);
-          ahead.add(b.y + at, bytes);
-          if (flat) ahead.add(b.x + next_row * y.channels, static_cast<int64_t>(sizeof(T)) * size * y.channels);
-        }
-        ahead.share(pixels / R * panels.count());
-        const Map map{rows, y.rows * y.columns * stride, y.columns * stride, stride};
-        for (const Phase& vertical : vertical_phases)
-          for (const Phase& horizontal : across) {
-            find_segments(vertical, horizontal, map.row_stride / kStep, stride / kStep, depth / kStep,
-                          [&](int64_t r, int64_t c) { return backward_tap(y, r, c); }, segments);
-            for_places(images, vertical, horizontal, map, area, y.width,
-                       [&](int64_t some, const float* const* base, const int64_t* at) {
-                         for (int64_t panel = 0; panel < panels.count(); ++panel)
-                           for (int64_t i = 0; i < some; i += rows_of(panels.width(panel)))
-                             with_tile(panels.width(panel), some - i, [&](auto tile, auto vectors) {
-                               ahead.step();
-                               backward_tile<decltype(tile)::value, decltype(vectors)::value>(
-                                   part, base + i, segments, b.panels + panels.first(panel), panel * kVectors * L, at + i,
-                                   std::min<int64_t>(decltype(tile)::value, some - i), spread);
-                             });
-                       });
-          }
-      }
-      if (!grad_filters) continue;
-      const auto add = [&](int64_t row, int64_t column, int64_t columns) {
-        accumulate(g, runs.data(), static_cast<int64_t>(runs.size()), columns, y.filters(),
-                   grad_filters + g.at(row, 0) + column);
+
+    explicit Workspace(const Backward<T>& backward)
+        : b(backward),
+          y(b.layer),
+          panels(backward_panels(y)),
+          gradient(Loops::gradient(y)),
+          depth(panels.depth),
+          stride(spaced(depth)),
+          area(y.height * y.width),
+          half((y.columns + 1) / 2),
+          down(backward_phases(y, 0)),
+          across(backward_phases(y, 1)),
+          down_y(forward_phases(y, 0)),
+          across_y(forward_phases(y, 1)) {
+      static thread_local Scratch memory;
+      const bool flat = y.is_pointwise(), pairs = kStep > 1 && b.grad_filters;
+      const int64_t reached = (y.kernel[0] - 1) * y.dilation[0];
+      const int64_t seen = y.images * y.columns * std::min(y.rows, y.band + 2 * (reached / y.stride[0] + 1));
+      const int64_t x_rows = std::min(y.height, y.band * y.stride[0] + std::max<int64_t>(0, y.height - y.rows * y.stride[0]));
+      const int64_t band_pairs = flat ? (y.band + 1) / 2 : y.images * y.band * half;
+      const int64_t reach_pairs =
+          flat ? band_pairs : y.images * std::min(y.height, (y.band - 1) * y.stride[0] + reached + 1) * half;
+      const int64_t most = std::max(depth, y.channels);
+      memory.lay_out([&](Scratch& m) {
+        rows = m.take<T>(seen * stride);
+        pulls = m.take<float>(seen);
+        spread = m.take<float>(y.images * x_rows * y.width);
+        sums = m.take<float>(y.columns);
+        line = m.take<float>(depth);
+        zeros = m.take<T>(most);
+        left_pairs = m.take<float>(pairs ? band_pairs * depth : 0);
+        right_pairs = m.take<float>(pairs ? reach_pairs * gradient.stride : 0);
+      });
+      std::memset(static_cast<void*>(rows), 0, sizeof(T) * seen * stride);  // what is behind the filters stays zero
+      std::memset(static_cast<void*>(zeros), 0, sizeof(T) * most);
+      if (pairs) std::memset(right_pairs, 0, sizeof(float) * reach_pairs * gradient.stride);
+    }
+
+    int64_t place(const Piece& p, int64_t row) const { return (p.image * y.rows + row) * y.columns; }
+
+    // dL/dl and r of the rows that the piece sees; a row of B's gradient belongs to one band only
+    void pull(const Piece& p, double* exponent_sums) {
+      const auto some = [&](int64_t from, int64_t to, double* terms) {
+        const int64_t at = (from - p.seen_first) * y.columns;
+        Loops::pull(b, place(p, from), p.images * (to - from) * y.columns, rows + at * stride, stride, pulls + at, line, terms);
       };
-      runs.clear();
-      if (flat) {
-        if (pairs) {
-          pair_rows(x, count, y.channels, y.channels, zeros, right_pairs, g.stride);
-          pair_rows(rows, count, stride, depth, zeros, left_pairs, depth);
-          runs.push_back({left_pairs, right_pairs, 1, 0, 0, (count + 1) / 2, depth, g.stride});
-        } else {
-          runs.push_back({reinterpret_cast<const float*>(rows), reinterpret_cast<const float*>(x), 1, 0, 0, count, stride,
-                          y.channels});
-        }
-        add(0, 0, y.channels);
-        continue;
+      const int64_t end = p.first + p.rows;  // several images are seen as a whole
+      some(p.seen_first, p.first, nullptr);
+      some(p.first, end, exponent_sums);
+      some(end, p.seen_first + p.seen_rows, nullptr);
+    }
+
+    void gradient_of_x(const Piece& p, Ahead& ahead) {
+      Backward<T> part = b;
+      part.x += p.image * area * y.channels, part.grad_x += p.image * area * y.channels;
+      std::vector<Phase> bands;
+      for (const Phase& phase : down) {
+        bands.push_back(phase.within(p.x_first, p.x_first + p.x_rows));
+        if (!bands.back().count) bands.pop_back();
       }
-      if (pairs) {
-        for (int64_t r = 0; r < images * y.rows; ++r)
-          pair_rows(rows + r * y.columns * stride, y.columns, stride, depth, zeros, left_pairs + r * half * depth, depth);
-        for (int64_t h = 0; h < images * y.height; ++h)
-          pair_windows(y, x + h * y.width * y.channels, zeros, right_pairs + h * half * g.stride, g.stride);
+      float* spread_of = spread - p.x_first * y.width;
+      const float* pulls_of = pulls - p.seen_first * y.columns;
+      for (int64_t i = 0; i < p.images; ++i)
+        window_sums(bands, across, pulls_of + i * y.rows * y.columns, y.columns, sums, spread_of + i * area, y.width);
+      ahead.share(p.images * p.x_rows * y.width / R * panels.count());
+      const Map map{rows - p.seen_first * y.columns * stride, y.rows * y.columns * stride, y.columns * stride, stride};
+      for (const Phase& vertical : bands)
+        for (const Phase& horizontal : across) {
+          find_segments(vertical, horizontal, map.row_stride / kStep, stride / kStep, depth / kStep,
+                        [&](int64_t r, int64_t c) { return backward_tap(y, r, c); }, segments);
+          for_places(p.images, vertical, horizontal, map, area, y.width,
+                     [&](int64_t some, const float* const* base, const int64_t* at) {
+                       for (int64_t panel = 0; panel < panels.count(); ++panel)
+                         for (int64_t i = 0; i < some; i += rows_of(panels.width(panel)))
+                           with_tile(panels.width(panel), some - i, [&](auto tile, auto vectors) {
+                             ahead.step();
+                             backward_tile<decltype(tile)::value, decltype(vectors)::value>(
+                                 part, base + i, segments, b.panels + panels.first(panel), panel * kVectors * L, at + i,
+                                 std::min<int64_t>(decltype(tile)::value, some - i), spread_of);
+                           });
+                     });
+        }
+    }
+
+    void add(int64_t row, int64_t column, int64_t columns, float* sums_of) {
+      accumulate(gradient, runs.data(), static_cast<int64_t>(runs.size()), columns, y.filters(),
+                 sums_of + gradient.at(row, 0) + column);
+    }
+
+    void gradient_of_pointwise_filters(const Piece& p, float* sums_of) {
+      const T* x = b.x + p.first * y.channels;
+      runs.clear();
+      if constexpr (kStep > 1) {
+        pair_rows(x, p.rows, y.channels, y.channels, zeros, right_pairs, gradient.stride);
+        pair_rows(rows, p.rows, stride, depth, zeros, left_pairs, depth);
+        runs.push_back({left_pairs, right_pairs, 1, 0, 0, (p.rows + 1) / 2, depth, gradient.stride});
+      } else {
+        runs.push_back({reinterpret_cast<const float*>(rows), reinterpret_cast<const float*>(x), 1, 0, 0, p.rows, stride,
+                        y.channels});
+      }
+      add(0, 0, y.channels, sums_of);
+    }
+
+    void gradient_of_filters(const Piece& p, float* sums_of) {
+      const T* x = b.x + p.image * area * y.channels;
+      const T* band = rows + (p.first - p.seen_first) * y.columns * stride;  // of the first image; others are whole
+      const Reach reached = reach(y, p.first, p.rows);
+      if constexpr (kStep > 1) {
+        for (int64_t r = 0; r < p.images * p.rows; ++r)
+          pair_rows(band + r * y.columns * stride, y.columns, stride, depth, zeros, left_pairs + r * half * depth, depth);
+        for (int64_t i = 0; i < p.images; ++i)
+          for (int64_t h = 0; h < reached.count; ++h)
+            pair_windows(y, x + (i * area + (reached.first + h) * y.width) * y.channels, zeros,
+                         right_pairs + (i * reached.count + h) * half * gradient.stride, gradient.stride);
+      }
+      std::vector<Phase> bands;
+      for (const Phase& phase : down_y) {
+        bands.push_back(phase.within(p.first, p.first + p.rows));
+        if (!bands.back().count) bands.pop_back();
       }
       for (int64_t a = 0; a < y.kernel[0]; ++a) {
-        const Place vertical = place_of(down_y, a);
+        const Place vertical = place_of(bands, a);
         if (!vertical.count) continue;
         const auto find_runs = [&](const Phase& horizontal, int64_t distance) {
           runs.clear();
-          for (int64_t i = 0; i < images; ++i) {
-            const int64_t row = i * y.rows + vertical.first, source = i * y.height + vertical.source;
-            if (pairs)
-              runs.push_back({left_pairs + row * half * depth, right_pairs + source * half * g.stride, vertical.count,
-                              half * depth, y.stride[0] * half * g.stride, half, depth, g.stride});
-            else
-              runs.push_back({reinterpret_cast<const float*>(rows + (row * y.columns + horizontal.first) * stride),
-                              reinterpret_cast<const float*>(x + (source * y.width + horizontal.source + distance) * y.channels),
-                              vertical.count, y.columns * stride, y.stride[0] * y.width * y.channels, horizontal.count,
-                              stride, y.stride[1] * y.channels});
+          for (int64_t i = 0; i < p.images; ++i) {
+            const int64_t row = i * p.rows + vertical.first - p.first;
+            if constexpr (kStep > 1) {
+              const int64_t source = i * reached.count + vertical.source - reached.first;
+              runs.push_back({left_pairs + row * half * depth, right_pairs + source * half * gradient.stride, vertical.count,
+                              half * depth, y.stride[0] * half * gradient.stride, half, depth, gradient.stride});
+            } else {
+              const int64_t pixel = i * area + vertical.source * y.width + horizontal.source + distance;
+              runs.push_back({reinterpret_cast<const float*>(band + (row * y.columns + horizontal.first) * stride),
+                              reinterpret_cast<const float*>(x + pixel * y.channels), vertical.count, y.columns * stride,
+                              y.stride[0] * y.width * y.channels, horizontal.count, stride, y.stride[1] * y.channels});
+            }
           }
         };
-        if (pairs) {
+        if constexpr (kStep > 1) {
           find_runs(across_y[0], 0);
-          add(a, 0, g.columns);
+          add(a, 0, gradient.columns, sums_of);
           continue;
         }
         for (const Phase& horizontal : across_y) {
           const int64_t taps = static_cast<int64_t>(horizontal.elements.size());
           if (y.dilation[1] == 1 && taps) {  // side by side in memory
             find_runs(horizontal, 0);
-            add(a, horizontal.elements[0] * y.channels, taps * y.channels);
+            add(a, horizontal.elements[0] * y.channels, taps * y.channels, sums_of);
             continue;
           }
           for (int64_t i = 0; i < taps; ++i) {
             find_runs(horizontal, horizontal.distances[i]);
-            add(a, horizontal.elements[i] * y.channels, y.channels);
+            add(a, horizontal.elements[i] * y.channels, y.channels, sums_of);
           }
         }
       }
+    }
+  };
+
+  static void backward(const Backward<T>& b, int64_t share, int64_t begin, int64_t end) {
+    const Layer& y = b.layer;
+    Workspace w(b);
+    float* grad_filters = b.grad_filters ? b.grad_filters + share * w.gradient.size() : nullptr;
+    double* exponent_sums = b.grad_exponent ? b.grad_exponent + share * y.outputs : nullptr;
+    for (int64_t task = begin; task < end; ++task) {
+      const Piece p(y, task);
+      Ahead ahead;
+      if (task + 1 < end) {
+        const Piece next(y, task + 1);
+        const int64_t known = w.place(p, p.seen_first + p.images * p.seen_rows), from = std::max(known, w.place(next, next.seen_first));
+        const int64_t to = w.place(next, next.seen_first) + next.images * next.seen_rows * y.columns;
+        const int64_t bytes = static_cast<int64_t>(sizeof(T)) * (to - from) * y.outputs;
+        ahead.add(b.grad + from * y.outputs, bytes);
+        ahead.add(b.y + from * y.outputs, bytes);
+        if (next.image == p.image && next.x_rows > 0)
+          ahead.add(b.x + (p.image * w.area + next.x_first * y.width) * y.channels,
+                    static_cast<int64_t>(sizeof(T)) * next.x_rows * y.width * y.channels);
+      }
+      w.pull(p, exponent_sums);
+      if (b.panels) w.gradient_of_x(p, ahead);
+      if (!grad_filters) continue;
+      if (y.is_pointwise())
+        w.gradient_of_pointwise_filters(p, grad_filters);
+      else
+        w.gradient_of_filters(p, grad_filters);
     }
   }
 
