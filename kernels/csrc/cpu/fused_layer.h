@@ -41,11 +41,13 @@ inline bool is_surely_channels_last(const Tensor& t) {
 
 inline int64_t ratio_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Small images go together: few pixels do not fill a tile.
+// Small images go together, since few pixels do not fill a tile: so many in a task that each thread gets as many tasks.
 inline int64_t images_of(const Layer& y, int64_t bytes, int64_t shares) {
   constexpr int64_t kBytes = 512 << 10;
-  const int64_t most = std::max<int64_t>(1, kBytes / std::max<int64_t>(1, bytes));
-  return std::min(most, std::max<int64_t>(1, y.batch / (shares * torch::stable::get_num_threads())));
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t most = std::max<int64_t>(1, std::min(kBytes / std::max<int64_t>(1, bytes), y.batch / (shares * threads)));
+  const int64_t tasks = ratio_up(ratio_up(y.batch, most), threads) * threads;
+  return std::max<int64_t>(1, ratio_up(y.batch, std::min(y.batch, tasks)));
 }
 
 // The layer as the products see it, with tasks of which x and what is made of it take about `bytes`.
@@ -187,7 +189,7 @@ inline void cut_for_backward(Layer& y, int64_t element_size) {
 // Whether a task's gradients stay in the cache, and the filters' gradient is not fetched and put back for too few pixels.
 template <class T>
 bool pays_in_backward(const Layer& y, const Products<T>& p, const Needs& needs) {
-  constexpr int64_t kTask = 2 << 20, kFilters = 256 << 10, kLeastPixels = 100, kWidened = 4 << 20;
+  constexpr int64_t kTask = 2 << 20, kFilters = 1 << 20, kLeastPixels = 100, kWidened = 4 << 20;
   if (sizeof(T) == 2) return p.gradient_size(y) <= kWidened;
   const int64_t pixels = y.images * y.band * y.columns;
   if (static_cast<int64_t>(sizeof(T)) * pixels * y.filters() > kTask || y.channels < 16) return false;

@@ -628,52 +628,50 @@ struct Loops {
   static BCOS_INLINE float pull_power(const T* grad, const T* y, const float* exponent, int64_t count, float norm,
                                       float inverse, float attached, float* out, float* logs) {
     constexpr float kDelta = 1e-6f, kSmall = 1e-3f, kLog2 = 0.693147181f;
-    float ratio[L], b[L], inverse_b[L];
-    bool is_small = true;
-    float largest = 0;
-    for (int i = 0; i < L; ++i) {
-      const int64_t at = i < count ? i : count - 1;
-      ratio[i] = std::fabs(bcos::widened(y[at])) * inverse, b[i] = exponent[at], inverse_b[i] = 1 / b[i];
+    alignas(64) float g[L], value[L], b[L], ratio[L], start[L], log_of[L], offset[L], terms[L];
+    const V gs = Isa::load_some(grad, count), values = Isa::load_some(y, count);
+    store_words(g, gs), store_words(value, values), store_words(ratio, absolute(values) * inverse);
+    if (count == L) {
+      store_words(b, load_words(exponent));
+    } else {
+      for (int i = 0; i < L; ++i) b[i] = exponent[i < count ? i : 0];
+      for (int i = static_cast<int>(count); i < L; ++i) ratio[i] = 1;
     }
-    float start[L], log_of[L];
+    float largest = 0;
 #pragma omp simd
     for (int i = 0; i < L; ++i) {
+      const float inverse_b = 1 / b[i];
       const bcos::Log2 log = bcos::log2_parts(ratio[i]);
-      const float whole = log.whole * inverse_b[i], nearest = bcos::rounded(whole);
-      log_of[i] = whole + log.fraction * inverse_b[i];
-      start[i] = bcos::exp2_parts(nearest, (whole - nearest) + log.fraction * inverse_b[i]);
+      const float whole = log.whole * inverse_b, nearest = bcos::rounded(whole);
+      log_of[i] = whole + log.fraction * inverse_b;
+      start[i] = bcos::exp2_parts(nearest, (whole - nearest) + log.fraction * inverse_b);
+      // a ratio of 0, NaN or infinity has no logarithm
+      offset[i] = ratio[i] > 1e-30f && ratio[i] < 1e30f ? kDelta / start[i] : 1.0f;
     }
 #pragma omp simd reduction(max : largest)
-    for (int i = 0; i < L; ++i) {
-      // a ratio of 0, NaN or infinity has no logarithm
-      const float e = ratio[i] > 1e-30f && ratio[i] < 1e30f ? kDelta / start[i] : 1.0f;
-      largest = e > largest ? e : largest;
-    }
-    is_small = largest < kSmall;
-    float total = 0;
-    if (is_small) {
-#pragma omp simd reduction(+ : total)
-      for (int64_t i = 0; i < count; ++i) {
-        const float g = bcos::widened(grad[i]), value = bcos::widened(y[i]);
-        const float e = kDelta / start[i], slope = b[i] - 1;
+    for (int i = 0; i < L; ++i) largest = offset[i] > largest ? offset[i] : largest;
+    if (largest < kSmall) {
+#pragma omp simd
+      for (int i = 0; i < L; ++i) {
+        const float e = offset[i], slope = b[i] - 1;
         const float step = slope * (e - 0.5f * e * e) / (1 + slope / (1 + e));  // of log c, downwards
         const float c = start[i] * (1 - step + 0.5f * step * step);
         const float rising = slope * (c / (c + kDelta));
-        out[i] = g * (ratio[i] / c) * (1 + attached * rising);
-        logs[i] = g * value * (log_of[i] * kLog2 - step + e);
-        total += g * value * rising;
+        start[i] = g[i] * (ratio[i] / c) * (1 + attached * rising);
+        log_of[i] = g[i] * value[i] * (log_of[i] * kLog2 - step + e);
+        terms[i] = g[i] * value[i] * rising;
       }
-      return total;
+    } else {
+#pragma omp simd
+      for (int i = 0; i < L; ++i) {
+        const auto at = bcos::recovered<float, bcos::Power::kPower>(value[i], norm, b[i]);
+        start[i] = g[i] * at.scale * (1 + attached * at.slope);
+        log_of[i] = g[i] * value[i] * at.log;
+        terms[i] = g[i] * value[i] * at.slope;
+      }
     }
-#pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < count; ++i) {
-      const float g = bcos::widened(grad[i]), value = bcos::widened(y[i]);
-      const auto at = bcos::recovered<float, bcos::Power::kPower>(value, norm, b[i]);
-      out[i] = g * at.scale * (1 + attached * at.slope);
-      logs[i] = g * value * at.log;
-      total += g * value * at.slope;
-    }
-    return total;
+    for (int64_t i = 0; i < count; ++i) out[i] = start[i], logs[i] = log_of[i];
+    return Isa::sum(Isa::load_words_some(terms, count));
   }
 
   // One pixel's dL/dl into `out` (filters); answers r.
