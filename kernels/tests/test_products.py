@@ -1,0 +1,110 @@
+"""Layers large enough to be cut into tasks: bands of an image, several images together, many panels, both threads."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from samples import Sample, _operators, formula, formula_gradients
+
+LARGE = [
+    Sample("bands", 64, 48, (61, 64), 1, padding=(1, 1)),
+    Sample("bands, stride", 32, 24, (97, 130), 2, stride=(2, 2), padding=(1, 1)),
+    Sample("bands, leftover", 32, 40, (90, 88), 1, (5, 3), (3, 2), (2, 0)),
+    Sample("bands, dilation", 48, 33, (70, 60), 1, padding=(2, 3), dilation=(2, 3)),
+    Sample("windows in the padding", 24, 20, (40, 50), 3, padding=(3, 4)),
+    Sample("stride beyond the window", 32, 16, (45, 44), 3, (2, 2), (3, 4), (0, 1)),
+    Sample("images together", 20, 70, (7, 7), 13, padding=(1, 1)),
+    Sample("images together, stride", 40, 36, (9, 8), 11, stride=(2, 2), padding=(1, 1)),
+    Sample("one output", 17, 1, (30, 31), 2, padding=(1, 1)),
+    Sample("rows of a tile in one set of the cache", 512, 72, (9, 5), 2, padding=(1, 1)),
+    Sample("long filters", 1024, 40, (11, 6), 3, (1, 1)),
+    Sample("pointwise", 96, 130, (23, 31), 2, (1, 1)),
+    Sample("pointwise, stride", 64, 96, (40, 30), 2, (1, 1), (2, 2)),
+    Sample("odd channels", 35, 31, (40, 30), 2, padding=(1, 1)),
+    Sample("stem", 6, 64, (60, 62), 2, (7, 7), (2, 2), (3, 3)),
+    Sample("rows", 100, 150, (17, 29), 3, linear=True),
+    Sample("few rows", 300, 500, (1, 3), 1, linear=True),
+    Sample("max_out", 40, 37, (33, 31), 2, padding=(1, 1), max_out=2),
+    Sample("max_out rows", 40, 96, (33, 31), 2, max_out=2, linear=True),
+    Sample("b = 1.25", 32, 40, (33, 31), 2, padding=(1, 1), b=1.25),
+    Sample("b = 3", 32, 40, (33, 31), 2, padding=(1, 1), b=3),
+    Sample("trainable b", 32, 40, (33, 31), 2, padding=(1, 1), b=2.1, exponent=(40,)),
+    Sample("trainable b of bands", 64, 48, (61, 64), 1, padding=(1, 1), b=2.1, exponent=()),
+    Sample("trainable b, max_out", 40, 33, (20, 31), 2, max_out=2, b=2.1, exponent=(33,), linear=True),
+]
+LONG = 500
+"""Products in a sum, beyond which float32's rounding of it passes 2e-6: it grows with the root of their number."""
+
+
+@pytest.fixture(params=[1, 2], ids=["one-thread", "two-threads"])
+def threads(request):
+    torch.set_num_threads(request.param)  # `one_thread` puts back what was
+    return request.param
+
+
+@pytest.mark.parametrize("detach", [False, True], ids=["attached", "detached"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("large", LARGE, ids=lambda s: s.name)
+def test_against_the_formula(large, dtype, detach, threads, assert_close):
+    sample, operators = large, _operators("cpu")
+    x, weight, exponent, grad = sample.tensors(dtype, "channels_last")
+    saved = operators.forward(sample, x, weight, exponent, detach)
+    y, norm = formula(x, weight, exponent, sample)
+    if dtype == torch.float32 and weight[0].numel() > LONG:
+        room = 2e-6 * (weight[0].numel() / LONG) ** 0.5
+        assert (saved[0] - y).abs().max() <= room * y.abs().max()
+    else:
+        assert_close(saved[0], y, dtype)
+    assert_close(saved[1], norm, torch.float32)
+    found = operators.backward(sample, grad, x, weight, exponent, saved, detach)
+    expected = formula_gradients(x, weight, exponent, grad, sample, detach)
+    for actual, value in zip(found[:2], expected, strict=False):
+        assert_close(actual, value, sums=True, rounded=dtype, steep=sample.is_steep)
+    if exponent is not None:  # a sum over all positions of terms that cancel
+        room = 1e-6 if dtype == torch.float32 else 4e-3
+        assert (found[2] - expected[2]).abs().max() <= room * (grad.numel() ** 0.5 + expected[2].abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_threads_change_no_output(dtype):
+    """The tasks differ, the order of each sum does not; gradients of filters are summed for each thread."""
+    sample = LARGE[0]
+    x, weight, _, grad = sample.tensors(dtype, "channels_last")
+    operators = _operators("cpu")
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        saved = operators.forward(sample, x, weight, None)
+        results.append([*saved[:2], operators.backward(sample, grad, x, weight, None, saved)[0]])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=str)
+@pytest.mark.parametrize("large", [LARGE[0], LARGE[11]], ids=lambda s: s.name)
+def test_values_beyond_the_ordinary(large, value):
+    """What one pixel holds shows where the formula shows it, and nowhere else; zeros are zero and finite."""
+    sample = large
+    x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
+    x[:, :, 3, 4] = value
+    weight[5] = 0
+    operators = _operators("cpu")
+    saved = operators.forward(sample, x, weight, None)
+    y, _ = formula(x, weight, None, sample)
+    assert torch.equal(saved[0].isfinite(), y.float().isfinite())
+    assert not saved[0][:, 5][y[:, 5].isfinite()].any()
+    found = operators.backward(sample, grad, x, weight, None, saved)
+    if value == 0:
+        assert all(g.isfinite().all() for g in found)
+        assert not found[1][5].any()
+
+
+def test_other_layouts_of_gradients(assert_close):
+    """Backward answers for whatever layout the next layer sends."""
+    sample = replace(LARGE[11], name="layouts")
+    operators = _operators("cpu")
+    x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
+    saved = operators.forward(sample, x, weight, None)
+    expected = operators.backward(sample, grad, x, weight, None, saved)
+    for other in (grad.contiguous(), grad.repeat_interleave(2, dim=3)[..., ::2]):
+        found = operators.backward(sample, other, x, weight, None, saved)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
