@@ -26,13 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def page(rows: Rows, environments: Sequence[dict], names: Sequence[str]) -> str:
     first = environments[0]
+    commits = ", ".join(dict.fromkeys(e["commit"][:12] for e in environments))
     lines = [
         f"# Speed on {first['device']}, beside what was asked",
         "",
-        f"{first['threads']} threads, {first['capability']}, torch {first['torch']}; commits "
-        f"{', '.join(dict.fromkeys(e['commit'][:12] for e in environments))}. Ratios to the plain layer or network, medians of "
-        "interleaved rounds; means are geometric, over dense layers with B = 2 (ResNet-56, ResNet-50, DenseNet-121, VGG-16, "
-        f"ViT-S). Written by `python -m benchmarks.targets`; every layer is in {', '.join(f'[{n}]({n}.md)' for n in names)}.",
+        f"{first['threads']} threads, {first['capability']}, torch {first['torch']}; commits {commits}.",
+        "Ratios to the plain layer or network, medians of interleaved rounds; means are geometric, over dense layers",
+        "with B = 2 (ResNet-56, ResNet-50, DenseNet-121, VGG-16, ViT-S). Written by `python -m benchmarks.targets`;",
+        f"every layer is in {', '.join(f'[{name}]({name}.md)' for name in names)}.",
         "",
         "| | format | target | measured | worst layer |",
         "| --- | --- | --- | --- | --- |",

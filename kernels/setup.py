@@ -18,7 +18,8 @@ CPU_SOURCES = sorted(glob.glob(os.path.join(CSRC, "cpu", "*.cpp")))
 # hidden: nothing in these libraries is called by name from outside
 # no-math-errno, no-trapping-math: a square root and a comparison are one instruction, nobody reads errno or the flags
 # contract: a multiplication and an addition are one operation where the instruction set has it
-CXX_FLAGS = ["-O3", "-g0", "-fopenmp-simd", "-fvisibility=hidden"]
+# no-strict-aliasing: two numbers of half precision are one word of a product
+CXX_FLAGS = ["-O3", "-g0", "-fopenmp-simd", "-fvisibility=hidden", "-fno-strict-aliasing"]
 # no-tree-pre: g++'s partial redundancy elimination turns selections into branches, which do not vectorise
 CXX_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fno-tree-pre"]
 # for the tests: kernels/README.md

@@ -12,6 +12,9 @@ LARGE = [
     Sample("bands, leftover", 32, 40, (90, 88), 1, (5, 3), (3, 2), (2, 0)),
     Sample("bands, dilation", 48, 33, (70, 60), 1, padding=(2, 3), dilation=(2, 3)),
     Sample("windows in the padding", 24, 20, (40, 50), 3, padding=(3, 4)),
+    Sample("padding beyond the window", 64, 48, (64, 22), 1, padding=(8, 8)),
+    Sample("pixels in more padding", 20, 16, (32, 32), 1, (1, 1), padding=(20, 9)),
+    Sample("columns between vectors", 20, 32, (32, 32), 4, padding=(1, 1)),
     Sample("stride beyond the window", 32, 16, (45, 44), 3, (2, 2), (3, 4), (0, 1)),
     Sample("images together", 20, 70, (7, 7), 13, padding=(1, 1)),
     Sample("images together, stride", 40, 36, (9, 8), 11, stride=(2, 2), padding=(1, 1)),
@@ -32,6 +35,8 @@ LARGE = [
     Sample("trainable b of bands", 64, 48, (61, 64), 1, padding=(1, 1), b=2.1, exponent=()),
     Sample("trainable b, max_out", 40, 33, (20, 31), 2, max_out=2, b=2.1, exponent=(33,), linear=True),
 ]
+BANDS = next(s for s in LARGE if s.name == "bands")
+POINTWISE = next(s for s in LARGE if s.name == "pointwise")
 LONG = 500
 """Products in a sum, beyond which float32's rounding of it passes 2e-6: it grows with the root of their number."""
 
@@ -68,7 +73,7 @@ def test_against_the_formula(large, dtype, detach, threads, assert_close):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_threads_change_no_output(dtype):
     """The tasks differ, the order of each sum does not; gradients of filters are summed for each thread."""
-    sample = LARGE[0]
+    sample = BANDS
     x, weight, _, grad = sample.tensors(dtype, "channels_last")
     operators = _operators("cpu")
     results = []
@@ -80,7 +85,7 @@ def test_threads_change_no_output(dtype):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=str)
-@pytest.mark.parametrize("large", [LARGE[0], LARGE[11]], ids=lambda s: s.name)
+@pytest.mark.parametrize("large", [BANDS, POINTWISE], ids=lambda s: s.name)
 def test_values_beyond_the_ordinary(large, value):
     """What one pixel holds shows where the formula shows it, and nowhere else; zeros are zero and finite."""
     sample = large
@@ -98,9 +103,51 @@ def test_values_beyond_the_ordinary(large, value):
         assert not found[1][5].any()
 
 
+def test_one_column_with_strides_of_its_own(assert_close):
+    """(N, L, C) seen as (N, C, L, 1) is dense and channels-last but for the stride of an axis of size 1."""
+    sample = Sample("sequence", 16, 32, (50, 1), 2, (3, 1), padding=(1, 0))
+    _, weight, _, grad = sample.tensors(torch.float32)
+    x = torch.randn(2, 50, 16, generator=torch.Generator().manual_seed(0)).transpose(1, 2).unsqueeze(-1)
+    operators = _operators("cpu")
+    saved = operators.forward(sample, x, weight, None)
+    assert_close(saved[0], formula(x, weight, None, sample)[0])
+    found = operators.backward(sample, grad, x, weight, None, saved)
+    for actual, value in zip(found, formula_gradients(x, weight, None, grad, sample), strict=False):
+        assert_close(actual, value, sums=True)
+
+
+def test_what_one_filter_says_of_no_number_stays_its_own():
+    sample = Sample("edges between vectors", 20, 16, (12, 12), 2, padding=(1, 1))
+    x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
+    grad[0, 3, 4, 5] = float("nan")
+    operators = _operators("cpu")
+    saved = operators.forward(sample, x, weight, None)
+    finite = operators.backward(sample, grad, x, weight, None, saved)[1].isfinite().flatten(1).all(1)
+    assert finite.tolist() == [f != 3 for f in range(16)]
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-39, 1e30], ids=str)
+def test_bfloat16_filters_of_any_length(length, assert_close):
+    sample = Sample("lengths", 32, 40, (9, 8), 2, padding=(1, 1))
+    x, weight, _, _ = sample.tensors(torch.bfloat16, "channels_last")
+    weight = (weight.float() * length).bfloat16()
+    x = (x.float() * (1e9 if length > 1 else 1e-3)).bfloat16()
+    saved = _operators("cpu").forward(sample, x, weight, None)
+    assert_close(saved[0], formula(x, weight, None, sample)[0], torch.bfloat16)
+
+
+def test_a_pair_may_begin_anywhere(assert_close):
+    sample = Sample("offset", 8, 12, (6, 5), 2, padding=(1, 1))
+    x, weight, _, _ = sample.tensors(torch.bfloat16)
+    memory = torch.empty(1 + x.numel(), dtype=torch.bfloat16)
+    shifted = memory[1:].view(2, 6, 5, 8).permute(0, 3, 1, 2).copy_(x)
+    saved = _operators("cpu").forward(sample, shifted, weight, None)
+    assert_close(saved[0], formula(x, weight, None, sample)[0], torch.bfloat16)
+
+
 def test_other_layouts_of_gradients(assert_close):
     """Backward answers for whatever layout the next layer sends."""
-    sample = replace(LARGE[11], name="layouts")
+    sample = replace(POINTWISE, name="layouts")
     operators = _operators("cpu")
     x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
     saved = operators.forward(sample, x, weight, None)

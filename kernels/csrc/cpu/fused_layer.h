@@ -34,9 +34,12 @@ const Products<T>* products() {
   return nullptr;
 }
 
-// Dense, and beyond doubt channels-last to PyTorch too, whose choice y's layout follows.
+// Dense, and beyond doubt channels-last to PyTorch too, whose choice y's layout follows: every stride counts, also that of
+// an axis of size 1.
 inline bool is_surely_channels_last(const Tensor& t) {
-  return is_channels_last(t) && t.numel() > 0 && (t.size(1) > 1 || t.size(2) * t.size(3) == 1) && !t.is_contiguous();
+  const int64_t channels = t.size(1), row = t.size(3) * channels, image = t.size(2) * row;
+  return t.numel() > 0 && channels > 1 && t.stride(1) == 1 && t.stride(3) == channels && t.stride(2) == row &&
+         (t.size(0) == 1 ? t.stride(0) >= image : t.stride(0) == image) && !t.is_contiguous();
 }
 
 inline int64_t ratio_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -118,6 +121,7 @@ inline std::unique_ptr<float[]> floats(int64_t count) { return std::unique_ptr<f
 inline bool can_fuse(const Problem& problem, const Tensor& x) {
   if (!problem.is_scaled() || problem.groups != 1 || problem.max_out > 2) return false;
   if (problem.length() == 0 || problem.in_channels == 0 || problem.out_channels == 0) return false;
+  if (reinterpret_cast<uintptr_t>(x.const_data_ptr()) % sizeof(float)) return false;  // bfloat16 is read in pairs
   return problem.is_linear || is_surely_channels_last(x);
 }
 
@@ -128,13 +132,23 @@ std::optional<Responses> fused_responses(const Problem& problem, const Tensor& x
   if (!p || !can_fuse(problem, x)) return std::nullopt;
   Tensor weight = dense(weight_any);
   const bool half = sizeof(T) == 2;
-  // Half precision has filters of any length, rounded as any product would have them; their lengths divide the responses.
+  // Half precision has the filters rounded as any product would have them, brought to a length between one and two by a
+  // power of two, which rounds nothing; what remains of the length divides the responses.
   if (half && weight.scalar_type() == ScalarType::Float) weight = torch::stable::to(weight, problem.type);
   const std::unique_ptr<double[]> factors = filter_factors(weight, half ? problem.type : ScalarType::Float);
+  std::unique_ptr<double[]> rests;
+  if (half) {
+    rests.reset(new double[weight.size(0)]);
+    for (int64_t i = 0; i < weight.size(0); ++i) {
+      int exponent_of_two;
+      rests[i] = std::frexp(factors[i], &exponent_of_two);  // in [1/2, 1)
+      factors[i] = std::ldexp(1.0, exponent_of_two);
+    }
+  }
   const Layer layer = layer_of(problem, sizeof(T));
   const std::unique_ptr<float[]> panels = floats(p->forward_size(layer)), scale = floats(half ? p->scale_size(layer) : 0);
-  if (half) p->arrange(layer, factors.get(), scale.get());
-  with_filters<T>(weight, half ? nullptr : factors.get(), problem.is_linear, [&](const auto& filters) {
+  if (half) p->arrange(layer, rests.get(), scale.get());
+  with_filters<T>(weight, factors.get(), problem.is_linear, [&](const auto& filters) {
     share(p->forward_panels(layer), [&](int64_t begin, int64_t end) {
       if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
         p->pack_forward(layer, filters, panels.get(), begin, end);
@@ -163,7 +177,7 @@ std::optional<Responses> fused_responses(const Problem& problem, const Tensor& x
 // In the format of x, as forward wrote it.
 inline Tensor like_y(const Tensor& t, const Tensor& x) {
   if (t.dim() == 2) return t.is_contiguous() ? t : torch::stable::contiguous(t);
-  if (is_channels_last(t)) return t;
+  if (is_channels_last(t)) return t;  // the strides of axes of size 1 are not used here
   Tensor result = empty_in_format(x, shape_of(t), t.scalar_type());
   torch::stable::copy_(result, t);
   return result;

@@ -25,6 +25,9 @@ struct Avx512 {
   static BCOS_INLINE V load_words_some(const float* p, int64_t count) {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
   }
+  static BCOS_INLINE void store_words_some(float* p, V v, int64_t count) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+  }
   static BCOS_INLINE float sum(V v) { return _mm512_reduce_add_ps(v); }
   static BCOS_INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
   static BCOS_INLINE V multiply_add(float a, V b, V c) { return a * b + c; }

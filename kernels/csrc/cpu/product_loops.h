@@ -30,8 +30,10 @@ class Scratch {
     used_ = 0;
     lay(*this);
     if (used_ <= size_) return;
-    size_ = used_;
-    memory_.reset(new char[size_ + 64]);
+    const size_t wanted = used_;
+    size_ = 0;  // should there be no memory
+    memory_.reset(new char[wanted + 64]);
+    size_ = wanted;
     data_ = memory_.get() + (64 - reinterpret_cast<uintptr_t>(memory_.get()) % 64) % 64;
     used_ = 0;
     lay(*this);
@@ -751,7 +753,8 @@ struct Loops {
         const int64_t at = places[r] * channels + column;
         const float s = spread[places[r]];
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) Isa::store(b.grad_x + at + v * L, acc[r][v] - Isa::load(b.x + at + v * L) * s);
+        for (int v = 0; v < vectors; ++v)
+          Isa::store(b.grad_x + at + v * L, b.detached ? acc[r][v] : acc[r][v] - Isa::load(b.x + at + v * L) * s);
       }
       return;
     }
@@ -764,7 +767,8 @@ struct Loops {
     for (int64_t r = 0; r < count; ++r) {
       const int64_t at = places[r] * channels + column;
       for (int64_t c = 0; c < there; ++c)
-        b.grad_x[at + c] = bcos::narrowed<T>(linear[r][c] - bcos::widened(b.x[at + c]) * spread[places[r]]);
+        b.grad_x[at + c] = bcos::narrowed<T>(
+            b.detached ? linear[r][c] : linear[r][c] - bcos::widened(b.x[at + c]) * spread[places[r]]);
     }
   }
 
@@ -818,12 +822,14 @@ struct Loops {
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) {
         float* at = out + r * stride + v * L;
-        store_words(at, load_words(at) + acc[r][v]);
+        if (v + 1 < vectors || last == L)
+          store_words(at, load_words(at) + acc[r][v]);
+        else  // what is behind is another filter's, or another thread's
+          Isa::store_words_some(at, load_words(at) + acc[r][v], last);
       }
     }
   }
 
-  // What is beyond the columns adds zero to what lies there.
   static void accumulate(const Gradient& g, const Runs* runs, int64_t number, int64_t columns, int64_t filters, float* out) {
     constexpr int kFew = Isa::outer_rows, kMany = 2 * Isa::outer_rows;
     for (int64_t column = 0; column < columns;) {
@@ -930,7 +936,7 @@ struct Loops {
       static thread_local Scratch memory;
       const bool flat = y.is_pointwise(), pairs = kStep > 1 && b.grad_filters;
       const int64_t reached = (y.kernel[0] - 1) * y.dilation[0];
-      const int64_t seen = y.images * y.columns * std::min(y.rows, y.band + 2 * (reached / y.stride[0] + 1));
+      const int64_t seen = y.images * y.columns * std::min(y.rows, y.band + 2 * (std::max(reached, y.padding[0]) / y.stride[0] + 1));
       const int64_t x_rows = std::min(y.height, y.band * y.stride[0] + std::max<int64_t>(0, y.height - y.rows * y.stride[0]));
       const int64_t band_pairs = flat ? (y.band + 1) / 2 : y.images * y.band * half;
       const int64_t reach_pairs =

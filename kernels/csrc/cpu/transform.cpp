@@ -1,4 +1,5 @@
-// The operators on the CPU: loops in memory order, shared between threads so that the result does not depend on how many.
+// The operators on the CPU: loops in memory order, shared between threads so that y and the gradient of x do not depend on
+// how many; sums over positions, of filters and of B, may differ in rounding.
 #include <algorithm>
 
 #include "operators.h"
