@@ -37,7 +37,7 @@ LARGE = [
 ]
 BANDS = next(s for s in LARGE if s.name == "bands")
 POINTWISE = next(s for s in LARGE if s.name == "pointwise")
-LONG = 500
+LONG = 250
 """Products in a sum, beyond which float32's rounding of it passes 2e-6: it grows with the root of their number."""
 
 
