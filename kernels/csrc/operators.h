@@ -484,10 +484,9 @@ inline Tensor to_float(const Tensor& t) {
   return is_half(t.scalar_type()) ? torch::stable::to(t, ScalarType::Float) : t;
 }
 
-// sum += term, or = term where there is no sum yet; half precision in float32
+// sum += term, or = term where there is no sum yet
 template <class Device>
-void accumulate(Tensor& sum, const Tensor& term_any, const Problem& problem) {
-  const Tensor term = to_float(term_any);
+void accumulate(Tensor& sum, const Tensor& term, const Problem& problem) {
   if (!sum.defined()) {
     sum = term;
     return;
@@ -501,6 +500,7 @@ void accumulate(Tensor& sum, const Tensor& term_any, const Problem& problem) {
     }
   with_type(problem.type, [&](auto tag) {
     using A = computing_t<typename decltype(tag)::type>;
+    if (sum.scalar_type() != computing_type(problem.type)) return;  // pieces are for computing types alone
     Device::add(Add<A>{sum.numel(), same.const_data_ptr<A>(), sum.mutable_data_ptr<A>()});
   });
 }
@@ -525,12 +525,7 @@ Gradients gradients(const Vendor& vendor, const Tensor& grad, const Tensor& x, c
     if (!needs.x && !needs.weight) return;
     const Tensor x_piece = range.of(x);
     const auto [linear_part, unit_part] = vendor.backward(at.grad_lin, x_piece, unit, needs.x, needs.weight);
-    if (needs.weight) {
-      if (in_one)
-        grad_unit = unit_part;
-      else
-        accumulate<Device>(grad_unit, unit_part, problem);
-    }
+    if (needs.weight) accumulate<Device>(grad_unit, unit_part, problem);
     if (!needs.x) return;
     if (!grad_x.defined())
       grad_x = in_one ? flat(linear_part) : empty_in_format(linear_part, problem.x_shape(), problem.type);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 
@@ -53,7 +52,7 @@ inline int64_t images_of(const Layer& y, int64_t bytes, int64_t shares) {
   return std::max<int64_t>(1, ratio_up(y.batch, std::min(y.batch, tasks)));
 }
 
-// The layer as the products see it, with tasks of which x and what is made of it take about `bytes`.
+// The layer as the products see it, cut for forward: what a task reads of x stays in the second-level cache.
 inline Layer layer_of(const Problem& problem, int64_t element_size) {
   Layer y{};
   const bool flat = problem.is_linear || problem.is_pointwise();

@@ -173,7 +173,7 @@ struct Cpu {
   // much larger than the filters, which each one reads again.
   static int64_t piece(const Problem& problem) {
     constexpr int64_t kBytes = 8 << 20;
-    const int64_t size = problem.type == ScalarType::Double ? 8 : is_half(problem.type) ? 2 : 4, length = problem.length();
+    const int64_t size = problem.type == ScalarType::Double ? 8 : 4, length = problem.length();
     const int64_t filters = problem.out_channels * problem.max_out;
     const int64_t bytes = size * problem.batch * (problem.in_channels * problem.height * problem.width +
                                                   filters * problem.rows * problem.columns);
