@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Variant = Literal["bcos", "baseline", "standard"]
+Loss = Literal["bce", "bce_uniform", "cross_entropy"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class OptimConfig:
     ema_every: int = 1
     """Steps between updates of the average."""
     accumulate: int = 1
-    """Batches whose gradients are summed before a step."""
+    """Batches that make one step: as one batch of that many times the images would, for less memory."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class TrainConfig:
     """Fixed bias of the logits (variants bcos and baseline); by default that of probability 1/K."""
     temperature: float = 1.0
     """Fixed divisor of the logits (variants bcos and baseline)."""
-    loss: Literal["bce", "bce_uniform", "cross_entropy"] = "bce"
+    loss: Loss = "bce"
     """bce: binary cross-entropy of each logit; bce_uniform: the same with 1/K for the classes that are not there, as
     the papers train ImageNet; cross_entropy: of the softmax."""
     epochs: int = 100
@@ -180,9 +181,18 @@ class TrainConfig:
 
     @property
     def arm(self) -> str:
-        """Readable name of what is compared: everything but seed and fold."""
-        options = "" if self.variant != "bcos" else f" B={self.b:g}" + (f" MaxOut {self.max_out}" * (self.max_out > 1))
-        return f"{self.data_name} {self.model} {self.variant}{options}"
+        """Readable name of what is compared, everything but seed and fold: what is not as usual stands in it."""
+        name = f"{self.data_name} {self.model} {self.variant}"
+        unusual = [
+            f"B={self.b:g}" * (self.variant == "bcos"),
+            f"MaxOut {self.max_out}" * (self.max_out > 1),
+            f"norm {self.norm}" * (self.norm is not None),
+            f"stem {self.stem}" * (self.stem is not None),
+            self.loss * (self.loss != "bce"),
+            self.precision * (self.precision != "float32"),
+            "EMA" * (self.optim.ema > 0),
+        ]
+        return " ".join([name, *filter(None, unusual)])
 
     @property
     def data_name(self) -> str:

@@ -15,18 +15,46 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from .config import Loss
 from .data import Images, make_loader, to_unit_range
 from .models import ImageClassifier
 from .progress import track
 
 
-def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Binary cross-entropy of each logit against the one-hot target, averaged over all.
+def classification_loss(
+    logits: Float[Tensor, "n k"], targets: Int[Tensor, " n"] | Float[Tensor, "n k"], kind: Loss = "bce"
+) -> Float[Tensor, ""]:
+    """How far logits are from their targets.
 
-    A softmax would only ask that the right logit be larger than the others; the sigmoid asks that it be large, which
-    is what a contribution should explain (Böhle et al., CVPR 2022, sec. 3.2.3).
+    - ``bce``: binary cross-entropy of each logit, averaged over all N K of them. A softmax would only ask that the
+      right logit be larger than the others; the sigmoid asks that it be large, which is what a contribution should
+      explain (Böhle et al., CVPR 2022, sec. 3.2.3).
+    - ``bce_uniform``: the same, with targets of at least 1/K, as the public B-cos v2 code trains ImageNet.
+    - ``cross_entropy``: of the softmax, averaged over images.
+
+    Args:
+        logits: Shape (N, K); computed in float32 at least.
+        targets: Classes, shape (N,), or the share of each class, shape (N, K), in [0, 1].
+        kind: Which of them.
+
+    Example:
+        >>> float(classification_loss(torch.zeros(1, 2), torch.tensor([0]), "cross_entropy"))  # log 2
+        0.6931471824645996
     """
-    return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if targets.dim() == 1:
+        targets = F.one_hot(targets, logits.shape[1])
+    targets = targets.to(logits.dtype)
+    if kind == "cross_entropy":
+        return F.cross_entropy(logits, targets)
+    if kind == "bce_uniform":
+        targets = targets.clamp(min=1 / logits.shape[1])
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
+def scored_loss(kind: Loss) -> Loss:
+    """The loss that held-out images are scored by: the plain one, whatever training adds to it."""
+    return "bce" if kind == "bce_uniform" else kind
 
 
 def classification_metrics(num_classes: int, *, prefix: str = "") -> MetricCollection:
@@ -62,6 +90,7 @@ def evaluate(
     *,
     batch_size: int = 256,
     num_explained: int = 500,
+    loss: Loss = "bce",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Evaluation:
@@ -72,6 +101,7 @@ def evaluate(
         images: The set; at least one image.
         batch_size: Images at a time.
         num_explained: How many explanations are checked.
+        loss: Which loss is among the scores.
         dtype: float32, or float64 to see that what error remains is rounding.
         device: Where to compute.
 
@@ -86,7 +116,7 @@ def evaluate(
     model = model.to(device=device, dtype=dtype).eval()
     metrics = classification_metrics(model.num_classes).to(device)
     confusion = MulticlassConfusionMatrix(model.num_classes).to(device)
-    loss = 0.0
+    total_loss = 0.0
     predictions = []
     for batch, labels in track(make_loader(images, batch_size), "scoring", -(-len(images) // batch_size)):
         x, y = to_unit_range(batch.to(device), dtype), labels.to(device)
@@ -94,7 +124,7 @@ def evaluate(
             logits = model(x)
         metrics.update(logits, y)
         confusion.update(logits, y)
-        loss += float(classification_loss(logits, y)) * len(y)
+        total_loss += float(classification_loss(logits, y, loss)) * len(y)
         predictions.append(logits.argmax(1).cpu())
     # folders are sorted by class: the first images would be of one class alone
     chosen = torch.linspace(0, len(images) - 1, min(num_explained, len(images))).round().long().tolist()
@@ -104,7 +134,7 @@ def evaluate(
     error = torch.cat(errors)
     scores = {name: float(value) for name, value in metrics.compute().items()}
     return Evaluation(
-        metrics={**scores, "loss": loss / len(images), "completeness_error": float(error.max()) if len(error) else 0.0},
+        metrics={**scores, "loss": total_loss / len(images), "completeness_error": float(error.max()) if len(error) else 0.0},
         confusion=confusion.compute().cpu(),
         predictions=torch.cat(predictions),
         num_explained=len(error),

@@ -17,7 +17,7 @@ from bcos_vision.config import AugmentConfig, OptimConfig, SplitConfig, TrainCon
 from bcos_vision.models import TrainedClassifier
 from bcos_vision.train import fit, resume
 from bcos_vision.train.module import ClassifierTraining
-from bcos_vision.train.run import choose_examples
+from bcos_vision.train.result import choose_examples
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
@@ -153,7 +153,7 @@ def test_resume_refuses_what_it_cannot_continue(project, config, image_folder, w
         raise KeyboardInterrupt
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("bcos_vision.train.run.evaluate", interrupted)
+    patch.setattr("bcos_vision.train.result.evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(dataclasses.replace(config, data=f"folder:{root}", epochs=1))
     patch.undo()

@@ -13,6 +13,7 @@ from .norm import (
     LayerNormUncentered2d,
     PositionNormUncentered2d,
 )
+from .synchronise import synchronise_batch_norms
 
 __all__ = [
     "BatchNorm2d",
@@ -27,4 +28,5 @@ __all__ = [
     "LogitLayer",
     "PositionNormUncentered2d",
     "Standardise",
+    "synchronise_batch_norms",
 ]

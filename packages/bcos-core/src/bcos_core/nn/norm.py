@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bcos_core.functional import uncentred_batch_norm
 
 from .detachable import Detachable
+from .synchronise import moments_of_all
 
 Images = Float[Tensor, "n c h w"]
 
@@ -78,13 +79,18 @@ class BatchNormUncentered2d(_ScaledNorm):
     ) -> None:
         super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
         self.momentum = momentum
+        self.synchronised = False  # see synchronise_batch_norms
         self.register_buffer("running_var", torch.ones(num_channels))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, x: Images) -> Images:
         if not self.training:
             return self._divide(x, self.running_var.view(1, -1, 1, 1))
-        y, _, var = uncentred_batch_norm(x, self.weight, self.bias, detach=self.detach, eps=self.eps)
+        if self.synchronised:
+            _, var, _ = moments_of_all(x.detach() if self.detach else x)
+            y = self._divide(x, var.view(1, -1, 1, 1))
+        else:
+            y, _, var = uncentred_batch_norm(x, self.weight, self.bias, detach=self.detach, eps=self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
@@ -175,5 +181,20 @@ class BatchNorm2d(nn.BatchNorm2d):
         if bias and not affine:
             raise ValueError("bias: expected affine=True with bias=True")
         super().__init__(num_channels, eps=eps, momentum=momentum, affine=affine)
+        self.synchronised = False  # see synchronise_batch_norms
         if not bias:
             self.register_parameter("bias", None)
+
+    def forward(self, x: Images) -> Images:
+        if not (self.synchronised and self.training):
+            return super().forward(x)
+        mean, var, count = moments_of_all(x)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+        factor = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            factor = factor * self.weight
+        y = (x - mean.view(-1, 1, 1)) * factor.view(-1, 1, 1)
+        return (y if self.bias is None else y + self.bias.view(-1, 1, 1)).to(x.dtype)

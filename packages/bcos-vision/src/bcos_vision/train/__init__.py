@@ -1,5 +1,6 @@
 """Training: ``fit`` a configuration, ``resume`` a run."""
 
-from .run import FitResult, fit, resume
+from .result import FitResult
+from .run import fit, resume
 
 __all__ = ["FitResult", "fit", "resume"]

@@ -1,65 +1,125 @@
-"""The training step: encoded images, one-hot targets, binary cross-entropy."""
+"""The training step: changed images, a loss, its share in a step; and what an epoch is measured by."""
+
+from collections.abc import Callable
 
 import lightning
 import torch
 from bcos_core.run.seed import derive_seed, seed_everything
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vision.config import TrainConfig
 from bcos_vision.data import to_unit_range
-from bcos_vision.evaluation import classification_loss, classification_metrics
+from bcos_vision.evaluation import classification_loss, classification_metrics, scored_loss
 from bcos_vision.models import ImageClassifier
 
 from .augment import augment
+from .clipping import clip_to_weights_
+from .optimiser import learning_rate_share, make_optimiser
 
 
 class ClassifierTraining(lightning.LightningModule):
-    """A classifier while it trains. Logs train/loss, train/accuracy, and val/* where there is a validation set."""
+    """A classifier while it trains. Logs train/loss, train/accuracy, and val/* where there is a validation set.
 
-    def __init__(self, model: ImageClassifier, config: TrainConfig, steps_per_epoch: int) -> None:
+    Args:
+        model: The classifier.
+        config: The run.
+        num_images: Training images in an epoch, over all processes.
+        num_batches: Batches in an epoch.
+    """
+
+    def __init__(self, model: ImageClassifier, config: TrainConfig, *, num_images: int, num_batches: int) -> None:
         super().__init__()
         self.model = model
         self.config = config
-        self._steps_per_epoch = steps_per_epoch
-        self.train_metrics = MetricCollection(
-            {"accuracy": MulticlassAccuracy(model.num_classes, average="micro")}, prefix="train/"
-        )
+        self._num_images = num_images
+        self._num_batches = num_batches
+        self._loss_and_logits: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self._forward
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro", validate_args=False)
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_metrics = classification_metrics(model.num_classes, prefix="val/")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps; what is left over at an epoch's end makes one of its own."""
+        return -(-self._num_batches // self.config.optim.accumulate)
+
+    @property
+    def warmup_steps(self) -> int:
+        return round(self.config.optim.warmup_epochs * self.steps_per_epoch)
+
+    def on_fit_start(self) -> None:
+        if self.config.compile:  # a function, not a module: the names in a checkpoint stay what they are
+            self._loss_and_logits = torch.compile(self._forward, fullgraph=self.trainer.world_size == 1)
 
     def on_train_epoch_start(self) -> None:
         self.trainer.train_dataloader.sampler.start_epoch(self.current_epoch)  # type: ignore[union-attr]
-        # layers that draw (dropout) draw the same after a resume
-        seed_everything(derive_seed(self.config.seed, "epoch", self.current_epoch))
+        # layers that draw (dropout) draw the same after a resume, and each process something else
+        rank = [self.global_rank] if self.global_rank else []
+        seed_everything(derive_seed(self.config.seed, "epoch", self.current_epoch, *rank))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, labels = batch
+        images, targets = batch
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "augment", self.current_epoch, index))
-        logits = self.model(to_unit_range(augment(images, self.config.augment, generator)))
-        loss = classification_loss(logits, labels)
-        self._log("train", self.train_metrics, loss, logits, labels)
-        return loss
+        options = self.config.augment
+        images = augment(images, options, generator)
+        if options.mixup or options.cutmix:
+            from .augment import mix
+
+            images, targets = mix(images, targets, options, generator)
+        loss, logits = self._loss_and_logits(images, targets)
+        self.train_loss.update(loss.detach(), len(images))
+        self.train_accuracy.update(logits.detach(), targets.argmax(1) if targets.dim() == 2 else targets)
+        return loss * self._share(index, len(images))
+
+    def _forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(to_unit_range(images)).float()
+        return classification_loss(logits, targets, self.config.loss), logits
+
+    def _share(self, index: int, num_images: int) -> float:
+        """What a batch's mean loss counts for, so that each image of a step counts alike.
+
+        Lightning takes the mean over the batches of a full step and over processes: 1 where all are of one size.
+        """
+        accumulate, size = self.config.optim.accumulate, self.config.batch_size
+        first = index // accumulate * accumulate
+        ends = first + accumulate >= self._num_batches
+        of_step = self._num_images - first * size if ends else accumulate * size
+        return num_images * self.trainer.world_size * accumulate / of_step
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # at the epoch's end callbacks, which read them, come before this module
+            scores = {"train/loss": self.train_loss, "train/accuracy": self.train_accuracy}
+            found = {name: metric.compute() for name, metric in scores.items()}
+            self.log_dict(found, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+            for metric in scores.values():
+                metric.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
         images, labels = batch
-        logits = self.model(to_unit_range(images))
-        self._log("val", self.val_metrics, classification_loss(logits, labels), logits, labels)
+        logits = self.model(to_unit_range(images)).float()
+        self.val_loss.update(classification_loss(logits, labels, scored_loss(self.config.loss)), len(images))
+        self.val_metrics.update(logits, labels)
 
-    def _log(self, stage: str, metrics: MetricCollection, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        metrics.update(logits.detach(), labels)
-        self.log(f"{stage}/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(labels))
-        self.log_dict(metrics, on_step=False, on_epoch=True)  # type: ignore[arg-type] - each by its prefixed name
+    def on_validation_epoch_end(self) -> None:
+        found = {"val/loss": self.val_loss.compute(), **self.val_metrics.compute()}
+        self.log_dict(found, batch_size=1, sync_dist=True)
+        self.val_loss.reset()
+        self.val_metrics.reset()
+
+    def configure_gradient_clipping(self, *_arguments: object, **_options: object) -> None:
+        if self.config.optim.agc:
+            clip_to_weights_(self.parameters(), self.config.optim.agc)
+        if self.config.optim.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.optim.clip)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        options = self.config.optim
-        optimiser = torch.optim.AdamW(self.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
-        warmup = round(options.warmup_epochs * self._steps_per_epoch)
-        total = self.config.epochs * self._steps_per_epoch
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, total - warmup))
-        schedule = cosine
-        if warmup:
-            rise = torch.optim.lr_scheduler.LinearLR(optimiser, 1 / (warmup + 1), total_iters=warmup)
-            schedule = torch.optim.lr_scheduler.SequentialLR(optimiser, [rise, cosine], [warmup])
+        optimiser = make_optimiser(self.parameters(), self.config.optim, fused=self.config.precision != "float16")
+        total = self.config.epochs * self.steps_per_epoch
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: learning_rate_share(step, self.warmup_steps, total)
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -3,50 +3,40 @@
 import dataclasses
 import logging
 import pathlib
+import signal
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import lightning
-import torch
+import torch.distributed as dist
+from bcos_core.nn import synchronise_batch_norms
 from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
 from bcos_core.run.tracking import TrackedRun, fetch_artifact, find_run, run_folder
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from rich.console import Console
-from torch import Tensor
+from torch.utils.data import DataLoader
 
 from bcos_vision.config import TrainConfig
 from bcos_vision.data import ImageData, absolute, load_data, make_loader
-from bcos_vision.evaluation import Evaluation, evaluate
-from bcos_vision.figures import draw_confusion, draw_test_explanations
 from bcos_vision.models import ImageClassifier, TrainedClassifier, create_model
 
+from .averaging import MovingAverage
+from .divergence import DivergenceWatch, Diverged
 from .module import ClassifierTraining
 from .progress import TrainingProgress
+from .ranks import Ranks, device_of, find_ranks
+from .result import FitResult, conclude
 from .state import WholeCheckpoints
 
-LAST, BEST, MODEL = "last.ckpt", "best.ckpt", "model.safetensors"
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a training run leaves behind."""
-
-    run_id: str
-    stage: str
-    """What was scored: "test", or "val" where nothing was held out for a test."""
-    evaluation: Evaluation
-    classifier: TrainedClassifier
-    folder: pathlib.Path
-    """Holds model.safetensors, explanations.png, confusion.png, config.json and the training states."""
-    seconds: float
-    """Training itself, without data, evaluation and pictures."""
-    images_per_second: float
-    """Training images in that time."""
+LAST, BEST = "last.ckpt", "best.ckpt"
+_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # as Lightning calls them
 
 
 def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
@@ -56,25 +46,29 @@ def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
     of a small validation set adds noise (``config.keep``).
     The same configuration on the same CPU and versions repeats bit for bit.
 
+    With ``config.devices`` the command that called this is started again for each further device; such a process
+    leaves with SystemExit when the training is over, and the first one alone goes on.
+
     Args:
         config: The run.
         console: Where progress goes; standard error by default.
 
     Raises:
-        InputError: If the data, the model or the store cannot be used, or the disk is full; see the message.
+        InputError: If the data, the model or the store cannot be used, the disk is full, or the training diverges; see
+            the message.
     """
     config = dataclasses.replace(config, data=absolute(config.data))
-    data = _load(config)
-    seed_everything(derive_seed(config.seed, "weights"))
-    model = _build(config, data)
-    run = TrackedRun.create(
-        f"vision/{config.data_name}",
-        arm=config.arm,
-        config=config,
-        seed=config.seed,
-        tags={"data_fingerprint": data.fingerprint, "device": _device(config)},
-    )
-    return _train(run, config, data, model, None, console or Console(stderr=True))
+    work = _prepare(config, _load(config))
+    run = None
+    if work.ranks.is_first:
+        run = TrackedRun.create(
+            f"vision/{config.data_name}",
+            arm=config.arm,
+            config=config,
+            seed=config.seed,
+            tags={"data_fingerprint": work.data.fingerprint, "device": device_of(config)},
+        )
+    return _train(run, work, None, console or Console(stderr=True))
 
 
 def resume(run_id: str, *, console: Console | None = None) -> FitResult:
@@ -99,22 +93,27 @@ def resume(run_id: str, *, console: Console | None = None) -> FitResult:
     data = _load(config)
     if data.fingerprint != record.tags.get("data_fingerprint"):
         raise InputError(f"run {record.id}: the data {config.data} has changed since it began; start a new run")
-    seed_everything(derive_seed(config.seed, "weights"))
-    model = _build(config, data)
+    work = _prepare(config, data)
     state = run_folder(record.id) / LAST  # none yet: it was killed in its first epoch, and begins again
-    return _train(
-        TrackedRun.resume(record.id),
-        config,
-        data,
-        model,
-        state if state.exists() else None,
-        console or Console(stderr=True),
-    )
+    run = TrackedRun.resume(record.id) if work.ranks.is_first else None
+    return _train(run, work, state if state.exists() else None, console or Console(stderr=True))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A training that is ready to begin, in this process."""
+
+    config: TrainConfig
+    ranks: Ranks
+    data: ImageData
+    training: ClassifierTraining
+    batches: DataLoader
+    val_batches: DataLoader | None
 
 
 def _load(config: TrainConfig) -> ImageData:
     """The run's data, and what has to be right before a run is opened for it."""
-    _device(config)
+    find_ranks(config)
     data = load_data(config.data, config.split, image_size=config.image_size)
     if not len(data.val) + len(data.test):
         raise InputError("--split.test and --split.val are both 0: nothing is left to score")
@@ -123,14 +122,25 @@ def _load(config: TrainConfig) -> ImageData:
     return data
 
 
-def _device(config: TrainConfig) -> str:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no GPU here; --device auto takes what there is")
-    return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
+def _prepare(config: TrainConfig, data: ImageData) -> _Work:
+    ranks = find_ranks(config)
+    model = _build(config, data)
+    if ranks.size > 1:
+        synchronise_batch_norms(model)
+    share = {"rank": ranks.rank, "world_size": ranks.size, "num_workers": config.num_workers}
+    batches = make_loader(data.train, config.batch_size, seed=config.seed, repeats=config.augment.repeats, **share)
+    val_batches = make_loader(data.val, max(256, config.batch_size), **share) if len(data.val) else None
+    training = ClassifierTraining(model, config, num_images=len(data.train), num_batches=len(batches))
+    return _Work(config, ranks, data, training, batches, val_batches)
 
 
 def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
+    seed_everything(derive_seed(config.seed, "weights"))
     mean, std = data.statistics() if config.variant != "bcos" else (None, None)
+    unusual = {"stem": config.stem, "logit_bias": config.logit_bias}
+    unusual = {name: value for name, value in unusual.items() if value is not None}
+    if config.temperature != 1:
+        unusual["temperature"] = config.temperature
     return create_model(
         config.model,
         num_classes=len(data.classes),
@@ -141,6 +151,7 @@ def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
         in_channels=data.channels,
         mean=mean,
         std=std,
+        **unusual,  # type: ignore[arg-type]
     )
 
 
@@ -156,100 +167,90 @@ class _MetricsToRun(lightning.Callback):
         self._run.log_metrics(found, trainer.current_epoch + 1)
 
 
-def _train(
-    run: TrackedRun,
-    config: TrainConfig,
-    data: ImageData,
-    model: ImageClassifier,
-    state: pathlib.Path | None,
-    console: Console,
-) -> FitResult:
-    train_loader = make_loader(data.train, config.batch_size, seed=config.seed, num_workers=config.num_workers)
-    val_loader = make_loader(data.val, max(256, config.batch_size), num_workers=config.num_workers)
-    training = ClassifierTraining(model, config, len(train_loader))
-    # two callbacks: save_last would write the last state only in epochs that are the best so far
-    states = {"dirpath": run.folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(filename=pathlib.Path(BEST).stem, monitor="val/loss", **states)
-    last = ModelCheckpoint(filename=pathlib.Path(LAST).stem, **states)
-    checkpoints = [best, last] if len(data.val) else [last]
-    with run, _quiet_lightning():
-        trainer = lightning.Trainer(
-            accelerator=_device(config),
-            devices=1,
-            max_epochs=config.epochs,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            plugins=[WholeCheckpoints()],
-            callbacks=[_MetricsToRun(run), *checkpoints, TrainingProgress(console)],
-        )
+def _train(run: TrackedRun | None, work: _Work, state: pathlib.Path | None, console: Console) -> FitResult:
+    """Train; then, in the process that has the run, conclude it."""
+    config, data, model = work.config, work.data, work.training.model
+    with run or nullcontext(), _quiet_lightning():
         first_epoch = 0 if state is None else int(WholeCheckpoints().load_checkpoint(state)["epoch"]) + 1
-        train_loader.sampler.start_epoch(first_epoch)  # type: ignore[attr-defined] - before Lightning's first iterator
+        work.batches.sampler.start_epoch(first_epoch)  # type: ignore[attr-defined] - before Lightning's first iterator
+        trainer = _trainer(run, work, console)
         began = time.monotonic()
         try:
-            trainer.fit(training, train_loader, val_loader if len(data.val) else None, ckpt_path=state)
-        except InputError as error:
-            raise InputError(f"{error} -- when that is mended: bcos-vision train --resume {run.id}") from error
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt(f"go on with: bcos-vision train --resume {run.id}") from None
+            trainer.fit(work.training, work.batches, work.val_batches, ckpt_path=state)
+        except BaseException as error:
+            _explain_end(error, run, trainer)
+            raise
         seconds = time.monotonic() - began
+        if dist.is_initialized():  # what follows is for one process, whose metrics must not wait for others
+            dist.destroy_process_group()
+        if run is None:
+            raise SystemExit(0)
         kept = run.folder / (BEST if config.keep == "best" else LAST)
         weights = WholeCheckpoints().load_checkpoint(kept, map_location="cpu")["state_dict"]
         model.load_state_dict({n.removeprefix("model."): v for n, v in weights.items() if n.startswith("model.")})
+        synchronise_batch_norms(model, enabled=False)
         classifier = TrainedClassifier(model, data.classes, data.size, config.data_name)
-        evaluation = _conclude(run, config, data, classifier)
+        evaluation = conclude(run, config, data, classifier)
     done = config.epochs - first_epoch
     stage = "test" if len(data.test) else "val"
     return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, done * len(data.train) / seconds)
 
 
-def _conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier: TrainedClassifier) -> Evaluation:
-    """Score, explain and draw the trained model, and log all of it."""
-    model = classifier.model
-    classifier.save(run.folder / MODEL)
-    scored, stage = (data.test, "test") if len(data.test) else (data.val, "val")
-    evaluation = evaluate(model, scored, num_explained=config.num_explained, device=_device(config))
-    run.log_metrics({f"{stage}/{name}": value for name, value in evaluation.metrics.items()}, config.epochs)
-    shown = choose_examples(evaluation.predictions, scored.labels)
-    images, labels = scored[shown.tolist()]
-    accuracy = f"{config.arm}: {stage} accuracy {evaluation.metrics['accuracy']:.2%}"
-    draw_test_explanations(model, images, labels, data.classes, run.folder / "explanations.png", title=accuracy)
-    draw_confusion(evaluation.confusion, data.classes, run.folder / "confusion.png", title=accuracy)
-    for name in ("explanations.png", "confusion.png"):
-        run.log_artifact(run.folder / name, "pictures")
-    model.cpu()
-    run.log_model(run.folder / MODEL, config.model, {"variant": config.variant, "b": config.b, "data": data.name})
-    return evaluation
+def _trainer(run: TrackedRun | None, work: _Work, console: Console) -> lightning.Trainer:
+    options, ranks = work.config.optim, work.ranks
+    # two: save_last would write the last state only in epochs that are the best so far
+    places = {"dirpath": run and run.folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(filename=pathlib.Path(BEST).stem, monitor="val/loss", **places)
+    last = ModelCheckpoint(filename=pathlib.Path(LAST).stem, **places)
+    callbacks = [DivergenceWatch(), *([best, last] if work.val_batches else [last])]
+    if options.ema:
+        callbacks.append(MovingAverage(options.ema, options.ema_every, work.training.warmup_steps))
+    if run is not None:
+        callbacks += [_MetricsToRun(run), TrainingProgress(console)]
+    return lightning.Trainer(
+        accelerator=device_of(work.config),
+        devices=ranks.devices,
+        num_nodes=work.config.nodes,
+        # running statistics are synchronised where they are made
+        strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if ranks.size > 1 else "auto",
+        use_distributed_sampler=False,
+        precision=_PRECISION[work.config.precision],  # type: ignore[arg-type]
+        accumulate_grad_batches=options.accumulate,
+        max_epochs=work.config.epochs,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        plugins=[WholeCheckpoints()],
+        callbacks=callbacks,
+    )
 
 
-def choose_examples(predictions: Tensor, labels: Tensor, *, num_right: int = 12, num_wrong: int = 4) -> Tensor:
-    """Indices of images to show: right ones, a class at a time, then wrong ones likewise.
-
-    Example:
-        >>> choose_examples(torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 1, 1]), num_right=2)
-        tensor([0, 2, 3])
-    """
-
-    def by_turns(indices: list[int]) -> list[int]:
-        """The first of each class, then the second of each, and so on."""
-        turns: dict[int, int] = {}
-        ranked = []
-        for i in indices:
-            label = int(labels[i])
-            ranked.append((turns.setdefault(label, 0), label, i))
-            turns[label] += 1
-        return [i for _, _, i in sorted(ranked)]
-
-    right = by_turns((predictions == labels).nonzero()[:, 0].tolist())
-    wrong = by_turns((predictions != labels).nonzero()[:, 0].tolist())
-    return torch.tensor(right[:num_right] + wrong[:num_wrong], dtype=torch.long)
+def _explain_end(error: BaseException, run: TrackedRun | None, trainer: lightning.Trainer) -> None:
+    """Raise what tells a person how to go on, where there is something to tell."""
+    if run is None:
+        if isinstance(error, Diverged):  # the first process says so
+            raise SystemExit(0) from None
+        return
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):  # they would wait for this process
+        launcher.kill(signal.SIGKILL)
+        launcher.procs.clear()  # or Lightning, seeing them dead, would kill this one
+    resume_it = f"bcos-vision train --resume {run.id}"
+    if isinstance(error, Diverged):
+        kept = f"{run.folder / LAST} is from before: {resume_it}, or " if (run.folder / LAST).exists() else ""
+        raise Diverged(f"{error} -- {kept}start again with a smaller --optim.lr or with --optim.agc 0.01") from error
+    if isinstance(error, InputError):
+        raise InputError(f"{error} -- when that is mended: {resume_it}") from error
+    if isinstance(error, SystemExit):  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt(f"go on with: {resume_it}") from None
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Lightning's advice is for those who write Trainers."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         for text in (
             "does not have many workers",

@@ -1,0 +1,77 @@
+"""What a training run leaves behind: the model, scored, explained and drawn."""
+
+import pathlib
+from dataclasses import dataclass
+
+import torch
+from bcos_core.run.tracking import TrackedRun
+from torch import Tensor
+
+from bcos_vision.config import TrainConfig
+from bcos_vision.data import ImageData
+from bcos_vision.evaluation import Evaluation, evaluate, scored_loss
+from bcos_vision.figures import draw_confusion, draw_test_explanations
+from bcos_vision.models import TrainedClassifier
+
+from .ranks import device_of
+
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run leaves behind."""
+
+    run_id: str
+    stage: str
+    """What was scored: "test", or "val" where nothing was held out for a test."""
+    evaluation: Evaluation
+    classifier: TrainedClassifier
+    folder: pathlib.Path
+    """Holds model.safetensors, explanations.png, confusion.png, config.json and the training states."""
+    seconds: float
+    """Training itself, without data, evaluation and pictures."""
+    images_per_second: float
+    """Training images in that time."""
+
+
+def conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier: TrainedClassifier) -> Evaluation:
+    """Score, explain and draw the trained model, and log all of it."""
+    model = classifier.model
+    classifier.save(run.folder / MODEL)
+    scored, stage = (data.test, "test") if len(data.test) else (data.val, "val")
+    evaluation = evaluate(model, scored, num_explained=config.num_explained, loss=scored_loss(config.loss), device=device_of(config))
+    run.log_metrics({f"{stage}/{name}": value for name, value in evaluation.metrics.items()}, config.epochs)
+    shown = choose_examples(evaluation.predictions, scored.labels)
+    images, labels = scored[shown.tolist()]
+    accuracy = f"{config.arm}: {stage} accuracy {evaluation.metrics['accuracy']:.2%}"
+    draw_test_explanations(model, images, labels, data.classes, run.folder / "explanations.png", title=accuracy)
+    draw_confusion(evaluation.confusion, data.classes, run.folder / "confusion.png", title=accuracy)
+    for name in ("explanations.png", "confusion.png"):
+        run.log_artifact(run.folder / name, "pictures")
+    model.cpu()
+    run.log_model(run.folder / MODEL, config.model, {"variant": config.variant, "b": config.b, "data": data.name})
+    return evaluation
+
+
+def choose_examples(predictions: Tensor, labels: Tensor, *, num_right: int = 12, num_wrong: int = 4) -> Tensor:
+    """Indices of images to show: right ones, a class at a time, then wrong ones likewise.
+
+    Example:
+        >>> choose_examples(torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 1, 1]), num_right=2)
+        tensor([0, 2, 3])
+    """
+
+    def by_turns(indices: list[int]) -> list[int]:
+        """The first of each class, then the second of each, and so on."""
+        turns: dict[int, int] = {}
+        ranked = []
+        for i in indices:
+            label = int(labels[i])
+            ranked.append((turns.setdefault(label, 0), label, i))
+            turns[label] += 1
+        return [i for _, _, i in sorted(ranked)]
+
+    right = by_turns((predictions == labels).nonzero()[:, 0].tolist())
+    wrong = by_turns((predictions != labels).nonzero()[:, 0].tolist())
+    return torch.tensor(right[:num_right] + wrong[:num_wrong], dtype=torch.long)
