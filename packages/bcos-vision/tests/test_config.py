@@ -33,11 +33,36 @@ def test_arm_leaves_out_the_seed_and_the_path():
     assert config.arm == "folder:flowers resnet20 bcos B=2"
 
 
+@pytest.mark.parametrize(
+    ("changes", "ending"),
+    [
+        ({"b": 1.5, "max_out": 2}, " bcos B=1.5 MaxOut 2"),
+        ({"variant": "baseline"}, " baseline"),
+        ({"norm": "none", "stem": "cifar"}, " B=2 norm none stem cifar"),
+        (
+            {"loss": "cross_entropy", "precision": "bfloat16", "optim": OptimConfig(ema=0.9)},
+            " cross_entropy bfloat16 EMA",
+        ),
+    ],
+)
+def test_arm_names_what_is_not_as_usual(changes, ending):
+    assert TrainConfig(**changes).arm.endswith(ending)
+
+
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_recipes_are_valid_configurations(name):
     assert isinstance(RECIPES[name](), TrainConfig)
 
 
 def test_recipe_follows_the_data():
-    assert recipe_for("digits") == "digits"
-    assert recipe_for("folder:somewhere") == "folder"
+    for data in ("digits", "folder", "cifar10", "imagenet", "tiny-imagenet"):
+        assert recipe_for(data) == recipe_for(f"{data}:some/where") == data
+    assert recipe_for("nonsense") == "digits"
+
+
+def test_the_average_of_the_long_training_is_torchvisions():
+    """Its decay is per epoch and image: 750 000 steps, of which .99998 at each 32nd would remember two thirds."""
+    optim = RECIPES["imagenet_long"]().optim
+    assert 1 - optim.ema == pytest.approx(2e-5 * 1024 * 32 / 600)
+    updates = 600 * 1251 / optim.ema_every
+    assert optim.ema**updates < 1e-10

@@ -33,6 +33,29 @@ def test_loss_is_the_mean_binary_cross_entropy():
     assert float(classification_loss(logits, labels)) == pytest.approx(expected, rel=1e-12)
 
 
+def hand_written(logits, targets, kind):
+    """Each loss from its definition, in float64."""
+    n, k = logits.shape
+    targets = np.eye(k)[targets] if targets.ndim == 1 else targets
+    if kind == "cross_entropy":
+        return -(targets * (logits - np.log(np.exp(logits).sum(1, keepdims=True)))).sum() / n
+    targets = np.maximum(targets, 1 / k) if kind == "bce_uniform" else targets
+    p = 1 / (1 + np.exp(-logits))
+    return -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum() / (n * k)
+
+
+@pytest.mark.parametrize("kind", ["bce", "bce_uniform", "cross_entropy"])
+def test_losses_of_classes_and_of_shares_of_classes(kind):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(20, 5, dtype=torch.float64), torch.randint(0, 5, (20,))
+    shares = torch.rand(20, 5, dtype=torch.float64).softmax(1)
+    for targets in (labels, shares):
+        expected = hand_written(logits.numpy(), targets.numpy(), kind)
+        assert float(classification_loss(logits, targets, kind)) == pytest.approx(expected, rel=1e-12)
+        half = classification_loss(logits.bfloat16(), targets, kind)
+        assert half.dtype == torch.float32
+
+
 def test_float64_shows_that_the_error_is_rounding():
     torch.manual_seed(0)
     model = create_model("resnet20", num_classes=10, in_channels=1)

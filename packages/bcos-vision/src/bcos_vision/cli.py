@@ -235,3 +235,7 @@ def _version() -> str:
     from bcos_core.functional import kernel_report
 
     return f"bcos-vision {version('bcos-vision')}, torch {torch.__version__}\nkernels: {kernel_report()}"
+
+
+if __name__ == "__main__":
+    main()

@@ -134,7 +134,11 @@ def evaluate(
     error = torch.cat(errors)
     scores = {name: float(value) for name, value in metrics.compute().items()}
     return Evaluation(
-        metrics={**scores, "loss": total_loss / len(images), "completeness_error": float(error.max()) if len(error) else 0.0},
+        metrics={
+            **scores,
+            "loss": total_loss / len(images),
+            "completeness_error": float(error.max()) if len(error) else 0.0,
+        },
         confusion=confusion.compute().cpu(),
         predictions=torch.cat(predictions),
         num_explained=len(error),

@@ -14,6 +14,8 @@ import torch
 from bcos_core.run.error import InputError
 from bcos_core.run.tracking import TrackedRun, find_run, project_root
 from bcos_vision.config import AugmentConfig, OptimConfig, SplitConfig, TrainConfig
+from bcos_vision.data import load_data
+from bcos_vision.evaluation import classification_loss
 from bcos_vision.models import TrainedClassifier
 from bcos_vision.train import fit, resume
 from bcos_vision.train.module import ClassifierTraining
@@ -93,8 +95,12 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("epoch", [0, 2])
-def test_a_killed_run_ends_as_an_uninterrupted_one(project, config, epoch):
+PAPERS = OptimConfig(name="adam", lr=3e-3, warmup_epochs=1, agc=0.01, clip=1.0, ema=0.8, ema_every=2, accumulate=3)
+
+
+@pytest.mark.parametrize(("epoch", "changes"), [(0, {}), (2, {"optim": PAPERS, "precision": "bfloat16"})])
+def test_a_killed_run_ends_as_an_uninterrupted_one(project, config, epoch, changes):
+    config = dataclasses.replace(config, **changes)
     script = textwrap.dedent(KILLED.format(epoch=epoch))
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run(
@@ -178,15 +184,45 @@ def test_plain_variants_go_through_too(project, config, variant):
     assert ((mean > 0) & (mean < 1)).all()
 
 
+def test_the_average_is_what_is_scored_and_kept(project, config):
+    optim = OptimConfig(lr=3e-3, ema=0.99, ema_every=2)
+    result = fit(dataclasses.replace(config, optim=optim, epochs=2))
+    state = torch.load(result.folder / "last.ckpt", weights_only=True)
+    kept = result.classifier.model.state_dict()
+    own, average, current = (
+        torch.cat([source[prefix + name].flatten() for name in kept if name.endswith("weight")])
+        for source, prefix in ((kept, ""), (state["state_dict"], "model."), (state["current_model_state"], "model."))
+    )
+    assert torch.equal(own, average)
+    assert not torch.equal(own, current)
+    # 60 images less 6 that validate: what it is validated by is what is kept
+    model = TrainedClassifier.load(result.folder / "model.safetensors").model
+    val = load_data(config.data).val
+    loss = classification_loss(model(val.images.float() / 255), val.labels)
+    assert history(result.run_id)["val/loss"][2] == pytest.approx(float(loss), rel=1e-5)
+
+
+@pytest.mark.skipif(
+    not os.environ.get("BCOS_TEST_COMPILE"), reason="compiles for a minute; BCOS_TEST_COMPILE=1 runs it"
+)
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+def test_a_compiled_training_is_the_same_training(project, config):
+    plain, compiled = (fit(dataclasses.replace(config, epochs=1, compile=flag)) for flag in (False, True))
+    states = [torch.load(r.folder / "last.ckpt", weights_only=True)["state_dict"] for r in (plain, compiled)]
+    assert list(states[0]) == list(states[1])
+    before, after = (history(r.run_id)["train/loss"][1] for r in (plain, compiled))
+    assert after == pytest.approx(before, rel=1e-3)
+
+
 def test_the_kept_model_is_that_of_the_last_or_the_best_epoch(project, config, monkeypatch):
     def weights(path):
         state = torch.load(path, weights_only=True)["state_dict"]
         return {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
 
-    def worse_each_epoch(self, batch, _index):
-        self.log("val/loss", float(self.current_epoch), batch_size=len(batch[1]))
+    def worse_each_epoch(self):
+        self.log("val/loss", float(self.current_epoch), batch_size=1)
 
-    monkeypatch.setattr(ClassifierTraining, "validation_step", worse_each_epoch)
+    monkeypatch.setattr(ClassifierTraining, "on_validation_epoch_end", worse_each_epoch)
     for keep, other in (("last", "best"), ("best", "last")):
         result = fit(dataclasses.replace(config, keep=keep, epochs=2))
         own = result.classifier.model.state_dict()

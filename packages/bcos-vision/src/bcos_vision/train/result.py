@@ -40,7 +40,9 @@ def conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier: 
     model = classifier.model
     classifier.save(run.folder / MODEL)
     scored, stage = (data.test, "test") if len(data.test) else (data.val, "val")
-    evaluation = evaluate(model, scored, num_explained=config.num_explained, loss=scored_loss(config.loss), device=device_of(config))
+    evaluation = evaluate(
+        model, scored, num_explained=config.num_explained, loss=scored_loss(config.loss), device=device_of(config)
+    )
     run.log_metrics({f"{stage}/{name}": value for name, value in evaluation.metrics.items()}, config.epochs)
     shown = choose_examples(evaluation.predictions, scored.labels)
     images, labels = scored[shown.tolist()]

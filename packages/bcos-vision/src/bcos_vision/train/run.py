@@ -212,7 +212,7 @@ def _trainer(run: TrackedRun | None, work: _Work, console: Console) -> lightning
         devices=ranks.devices,
         num_nodes=work.config.nodes,
         # running statistics are synchronised where they are made
-        strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if ranks.size > 1 else "auto",
+        strategy=DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True) if ranks.size > 1 else "auto",
         use_distributed_sampler=False,
         precision=_PRECISION[work.config.precision],  # type: ignore[arg-type]
         accumulate_grad_batches=options.accumulate,
@@ -254,6 +254,7 @@ def _quiet_lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         for text in (
             "does not have many workers",
+            "no `val_dataloader`",
             "Checkpoint directory",
             "logging interval",
             "GPU available",
