@@ -28,7 +28,7 @@ from bcos_vision.data import ImageData, absolute, load_data, make_loader
 from bcos_vision.models import ImageClassifier, TrainedClassifier, create_model
 
 from .averaging import MovingAverage
-from .divergence import DivergenceWatch, Diverged
+from .divergence import Diverged, DivergenceWatch
 from .module import ClassifierTraining
 from .progress import TrainingProgress
 from .ranks import Ranks, device_of, find_ranks
