@@ -8,6 +8,7 @@ from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from .change import PictureChange
 from .images import Batch, Images
 
 
@@ -84,12 +85,15 @@ class Loader(DataLoader[Batch]):
 class _Reader(Dataset[Batch | InputError]):
     """What a worker does with a draw."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: Images, change: PictureChange | None) -> None:
         self._images = images
+        self._change = change
 
     def __getitem__(self, draw: Draw) -> Batch | InputError:
         try:
-            return self._images[draw.indices]
+            if self._change is None:
+                return self._images[draw.indices]
+            return self._change.read(self._images, draw.indices, draw.seeds)
         except InputError as error:
             return error
 
@@ -103,6 +107,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     repeats: int = 1,
+    change: PictureChange | None = None,
 ) -> Loader:
     """A loader of (uint8 images, labels) batches, shuffled where a seed is given.
 
@@ -120,6 +125,8 @@ def make_loader(
         world_size: How many they are.
         repeats: Times that a drawn image stands in a shuffled epoch, side by side; the epoch keeps its length, so
             fewer images are drawn (https://arxiv.org/abs/1901.09335).
+        change: What is done to single pictures (:func:`picture_change`); needs a seed. It is a function of seed, epoch,
+            image and repeat alone, whatever the number of workers and processes.
 
     Raises:
         InputError: If there are fewer images than processes, or shuffled batches cannot be shared evenly (the mean
@@ -137,7 +144,7 @@ def make_loader(
     if batch_size % world_size and (training or batch_size < world_size):
         raise InputError(f"--batch_size: expected a multiple of the {world_size} processes, got {batch_size}")
     return Loader(
-        _Reader(images),
+        _Reader(images, change),
         sampler=EpochBatches(len(images), batch_size, seed, rank, world_size, repeats),
         batch_size=None,  # the set itself makes a batch, in one indexing
         num_workers=num_workers,
