@@ -53,13 +53,13 @@ class _Gather(torch.autograd.Function):
     """A row from each process."""
 
     @staticmethod
-    def forward(ctx, row: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, row: Tensor) -> Tensor:  # noqa: ANN001, ARG004
         rows = row.new_empty(dist.get_world_size(), len(row))
         dist.all_gather(list(rows.unbind()), row)
         return rows
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # noqa: ANN001
+    def backward(ctx, grad: Tensor) -> Tensor:  # noqa: ANN001, ARG004
         grad = grad.contiguous().clone()
         dist.all_reduce(grad)
         return grad[dist.get_rank()]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import lightning
 import torch
+import torch.nn.functional as F
 from bcos_core.run.seed import derive_seed, seed_everything
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -15,7 +16,7 @@ from bcos_vision.data import to_unit_range
 from bcos_vision.evaluation import classification_loss, classification_metrics, scored_loss
 from bcos_vision.models import ImageClassifier
 
-from .augment import augment
+from .augment import augment, mix
 from .clipping import clip_to_weights_
 from .optimiser import learning_rate_share, make_optimiser
 
@@ -58,25 +59,30 @@ class ClassifierTraining(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.trainer.train_dataloader.sampler.start_epoch(self.current_epoch)  # type: ignore[union-attr]
         # layers that draw (dropout) draw the same after a resume, and each process something else
-        rank = [self.global_rank] if self.global_rank else []
-        seed_everything(derive_seed(self.config.seed, "epoch", self.current_epoch, *rank))
+        seed_everything(derive_seed(self.config.seed, "epoch", self.current_epoch, *self._rank))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, targets = batch
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "augment", self.current_epoch, index))
         options = self.config.augment
-        images = augment(images, options, generator)
-        if options.mixup or options.cutmix:
-            from .augment import mix
-
-            images, targets = mix(images, targets, options, generator)
+        images = to_unit_range(augment(images, options, self._generator("augment", index, *self._rank)))
+        if options.mixup or options.cutmix:  # at one strength in all processes
+            targets = F.one_hot(targets, self.model.num_classes).to(images.dtype)
+            images, targets = mix(images, targets, options, self._generator("mix", index))
         loss, logits = self._loss_and_logits(images, targets)
         self.train_loss.update(loss.detach(), len(images))
         self.train_accuracy.update(logits.detach(), targets.argmax(1) if targets.dim() == 2 else targets)
         return loss * self._share(index, len(images))
 
+    def _generator(self, use: str, *place: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.config.seed, use, self.current_epoch, *place))
+
+    @property
+    def _rank(self) -> list[int]:
+        """What tells the draws of a process from those of the first, which are those of one alone."""
+        return [self.global_rank] if self.global_rank else []
+
     def _forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(to_unit_range(images)).float()
+        logits = self.model(images).float()
         return classification_loss(logits, targets, self.config.loss), logits
 
     def _share(self, index: int, num_images: int) -> float:

@@ -24,7 +24,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from bcos_vision.config import TrainConfig
-from bcos_vision.data import ImageData, absolute, load_data, make_loader
+from bcos_vision.data import ImageData, absolute, load_data, make_loader, picture_change
 from bcos_vision.models import ImageClassifier, TrainedClassifier, create_model
 
 from .averaging import MovingAverage
@@ -114,7 +114,14 @@ class _Work:
 def _load(config: TrainConfig) -> ImageData:
     """The run's data, and what has to be right before a run is opened for it."""
     find_ranks(config)
-    data = load_data(config.data, config.split, image_size=config.image_size)
+    data = load_data(
+        config.data,
+        config.split,
+        image_size=config.image_size,
+        eval_size=config.eval_size,
+        eval_resize=config.eval_resize,
+        skip_corrupt=config.skip_corrupt,
+    )
     if not len(data.val) + len(data.test):
         raise InputError("--split.test and --split.val are both 0: nothing is left to score")
     if config.keep == "best" and not len(data.val):
@@ -128,7 +135,8 @@ def _prepare(config: TrainConfig, data: ImageData) -> _Work:
     if ranks.size > 1:
         synchronise_batch_norms(model)
     share = {"rank": ranks.rank, "world_size": ranks.size, "num_workers": config.num_workers}
-    batches = make_loader(data.train, config.batch_size, seed=config.seed, repeats=config.augment.repeats, **share)
+    changes = {"repeats": config.augment.repeats, "change": picture_change(config.augment, data.size)}
+    batches = make_loader(data.train, config.batch_size, seed=config.seed, **changes, **share)
     val_batches = make_loader(data.val, max(256, config.batch_size), **share) if len(data.val) else None
     training = ClassifierTraining(model, config, num_images=len(data.train), num_batches=len(batches))
     return _Work(config, ranks, data, training, batches, val_batches)
@@ -189,7 +197,7 @@ def _train(run: TrackedRun | None, work: _Work, state: pathlib.Path | None, cons
         weights = WholeCheckpoints().load_checkpoint(kept, map_location="cpu")["state_dict"]
         model.load_state_dict({n.removeprefix("model."): v for n, v in weights.items() if n.startswith("model.")})
         synchronise_batch_norms(model, enabled=False)
-        classifier = TrainedClassifier(model, data.classes, data.size, config.data_name)
+        classifier = TrainedClassifier(model, data.classes, data.eval_size, config.data_name)
         evaluation = conclude(run, config, data, classifier)
     done = config.epochs - first_epoch
     stage = "test" if len(data.test) else "val"
