@@ -9,7 +9,6 @@ from bcos_core.run.seed import derive_seed, seed_everything
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vision.config import TrainConfig
 from bcos_vision.data import to_unit_range
@@ -38,8 +37,6 @@ class ClassifierTraining(lightning.LightningModule):
         self._num_images = num_images
         self._num_batches = num_batches
         self._loss_and_logits: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self._forward
-        self.train_loss = MeanMetric(nan_strategy="disable")
-        self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro", validate_args=False)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_metrics = classification_metrics(model.num_classes, prefix="val/")
 
@@ -60,6 +57,8 @@ class ClassifierTraining(lightning.LightningModule):
         self.trainer.train_dataloader.sampler.start_epoch(self.current_epoch)  # type: ignore[union-attr]
         # layers that draw (dropout) draw the same after a resume, and each process something else
         seed_everything(derive_seed(self.config.seed, "epoch", self.current_epoch, *self._rank))
+        # loss, right answers, images; metric objects would take a percent or two of a small network's step
+        self._sums = torch.zeros(3, dtype=torch.float64, device=self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, targets = batch
@@ -69,8 +68,10 @@ class ClassifierTraining(lightning.LightningModule):
             targets = F.one_hot(targets, self.model.num_classes).to(images.dtype)
             images, targets = mix(images, targets, options, self._generator("mix", index))
         loss, logits = self._loss_and_logits(images, targets)
-        self.train_loss.update(loss.detach(), len(images))
-        self.train_accuracy.update(logits.detach(), targets.argmax(1) if targets.dim() == 2 else targets)
+        right = logits.detach().argmax(1) == (targets.argmax(1) if targets.dim() == 2 else targets)
+        self._sums[0].add_(loss.detach(), alpha=len(images))
+        self._sums[1].add_(right.sum())
+        self._sums[2].add_(len(images))
         return loss * self._share(index, len(images))
 
     def _generator(self, use: str, *place: int) -> torch.Generator:
@@ -98,11 +99,9 @@ class ClassifierTraining(lightning.LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         if self.trainer.is_last_batch:  # at the epoch's end callbacks, which read them, come before this module
-            scores = {"train/loss": self.train_loss, "train/accuracy": self.train_accuracy}
-            found = {name: metric.compute() for name, metric in scores.items()}
+            loss, right, images = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+            found = {"train/loss": loss / images, "train/accuracy": right / images}
             self.log_dict(found, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-            for metric in scores.values():
-                metric.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
         images, labels = batch

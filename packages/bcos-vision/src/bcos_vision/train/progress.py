@@ -35,7 +35,7 @@ class TrainingProgress(lightning.Callback):
             console=self._console,
         )
         self._bar.start()
-        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        total = int(trainer.estimated_stepping_batches)
         self._task = self._bar.add_task(self._epoch(trainer), total=total, completed=trainer.global_step, metrics="")
 
     def on_train_batch_end(
@@ -75,7 +75,7 @@ class TrainingProgress(lightning.Callback):
 
     def _line(self, trainer: lightning.Trainer) -> None:
         self._last_line = time.monotonic()
-        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        total = int(trainer.estimated_stepping_batches)
         done = trainer.global_step - self._first_step
         left = (self._last_line - self._began) / max(1, done) * (total - trainer.global_step)
         self._console.print(

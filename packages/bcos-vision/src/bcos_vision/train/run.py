@@ -71,13 +71,18 @@ def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
     return _train(run, work, None, console or Console(stderr=True))
 
 
-def resume(run_id: str, *, console: Console | None = None) -> FitResult:
+def resume(
+    run_id: str, *, devices: int | None = None, nodes: int | None = None, console: Console | None = None
+) -> FitResult:
     """Go on with an interrupted run from its last finished epoch, in the same MLflow run.
 
-    It ends as it would have ended uninterrupted: on a CPU with the same metrics, bit for bit.
+    It ends as it would have ended uninterrupted: on a CPU with the same metrics, bit for bit; on other devices than
+    before, up to rounding and what is drawn on each device.
 
     Args:
         run_id: The run, or the beginning of its id.
+        devices: Devices on each node, if not as before; they share batches of the same images.
+        nodes: Nodes, likewise.
         console: Where progress goes; standard error by default.
 
     Raises:
@@ -89,6 +94,9 @@ def resume(run_id: str, *, console: Console | None = None) -> FitResult:
     stored = run_folder(record.id) / "config.json"
     config = configuration.from_dict(
         TrainConfig, configuration.load_dict(stored if stored.exists() else fetch_artifact(record.id, "config.json"))
+    )
+    config = dataclasses.replace(
+        config, devices=config.devices if devices is None else devices, nodes=nodes or config.nodes
     )
     data = _load(config)
     if data.fingerprint != record.tags.get("data_fingerprint"):
