@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import lightning
 import torch.distributed as dist
@@ -142,10 +143,10 @@ def _prepare(config: TrainConfig, data: ImageData) -> _Work:
     model = _build(config, data)
     if ranks.size > 1:
         synchronise_batch_norms(model)
-    share = {"rank": ranks.rank, "world_size": ranks.size, "num_workers": config.num_workers}
-    changes = {"repeats": config.augment.repeats, "change": picture_change(config.augment, data.size)}
-    batches = make_loader(data.train, config.batch_size, seed=config.seed, **changes, **share)
-    val_batches = make_loader(data.val, max(256, config.batch_size), **share) if len(data.val) else None
+    loader = partial(make_loader, rank=ranks.rank, world_size=ranks.size, num_workers=config.num_workers)
+    change = picture_change(config.augment, data.size)
+    batches = loader(data.train, config.batch_size, seed=config.seed, repeats=config.augment.repeats, change=change)
+    val_batches = loader(data.val, max(256, config.batch_size)) if len(data.val) else None
     training = ClassifierTraining(model, config, num_images=len(data.train), num_batches=len(batches))
     return _Work(config, ranks, data, training, batches, val_batches)
 
