@@ -52,6 +52,33 @@ def with_norm(kind, *first, **options):
     return nn.Sequential(bnn.BcosConv2d(2, 6, 3), kind(*first, 6, **options), *head(6))
 
 
+class Pool(nn.Module):
+    def forward(self, x):
+        return x.mean(1)
+
+
+def transformer(projection, head):
+    """Patches of one pixel in a 6x6 grid, their positions, and one round of attention."""
+    return nn.Sequential(
+        nn.Conv2d(2, 16, 1),
+        Permute(0, 2, 3, 1),
+        bnn.SinCosPosition(),
+        nn.Flatten(1, 2),
+        Residual(bnn.SelfAttention(16, 2, projection)),
+        Pool(),
+        head,
+    )
+
+
+class Permute(nn.Module):
+    def __init__(self, *order):
+        super().__init__()
+        self.order = order
+
+    def forward(self, x):
+        return x.permute(self.order)
+
+
 def one_conv(**options):
     return nn.Sequential(bnn.BcosConv2d(2, 6, (2, 3), **options), nn.Flatten(), nn.LazyLinear(3))
 
@@ -59,6 +86,10 @@ def one_conv(**options):
 NORMS = {
     "batch": (bnn.BatchNormUncentered2d,),
     "batch centred": (bnn.BatchNorm2d,),
+    "group centred": (bnn.GroupNorm2d, 3),
+    "layer centred": (bnn.LayerNorm2d,),
+    "instance centred": (bnn.InstanceNorm2d,),
+    "position centred": (bnn.PositionNorm2d,),
     "group": (bnn.GroupNormUncentered2d, 3),
     "layer": (bnn.LayerNormUncentered2d,),
     "instance": (bnn.InstanceNormUncentered2d,),
@@ -106,6 +137,9 @@ NETWORKS = {
     "B-cos layers in a plain CNN": lambda: nn.Sequential(
         nn.Conv2d(2, 6, 3), nn.ReLU(inplace=True), bnn.BcosConv2d(6, 6, 3, max_out=2), nn.ReLU(inplace=True), *head(6)
     ),
+    "GELU": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5), bnn.GELU(), nn.Linear(5, 3)),
+    "transformer": lambda: transformer(bnn.BcosLinear(16, 16), bnn.BcosLinear(16, 3)),
+    "plain transformer": lambda: transformer(nn.Linear(16, 16), nn.Sequential(nn.Linear(16, 3), bnn.GELU())),
     "linear net": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5, bias=False), nn.Linear(5, 3)),
 }
 
