@@ -225,17 +225,36 @@ def frozen_map(oracle_conv2d, oracle_linear):
         winner = one_hot(units(x), -1)
         return lambda v: (units(v) * winner).sum(-1) * factor
 
-    def uncentred(layer, x):
-        if isinstance(layer, bnn.BatchNormUncentered2d):
-            var = layer.running_var.view(1, -1, 1, 1)
-        elif isinstance(layer, bnn.PositionNormUncentered2d):
-            var = (x - x.mean(1, keepdim=True)).square().mean(1, keepdim=True)
-        else:
-            parts = x.unflatten(1, (layer.num_groups, -1))
-            var = (parts - parts.mean((2, 3, 4), keepdim=True)).square().mean((2, 3, 4), keepdim=True)
-            var = var.expand(-1, -1, parts.shape[2], -1, -1).flatten(1, 2)
+    def norm(layer, x):
+        groups = 1 if isinstance(layer, (bnn.PositionNorm2d, bnn.PositionNormUncentered2d)) else layer.num_groups
+        dims = (2,) if isinstance(layer, (bnn.PositionNorm2d, bnn.PositionNormUncentered2d)) else (2, 3, 4)
+
+        def mean(v):
+            parts = v.unflatten(1, (groups, -1))
+            return parts.mean(dims, keepdim=True).expand(-1, -1, parts.shape[2], -1, -1).flatten(1, 2)
+
+        std = (mean((x - mean(x)).square()) + layer.eps).sqrt()
+        weight, bias = layer.weight.view(-1, 1, 1), 0 if layer.bias is None else layer.bias.view(-1, 1, 1)
+        if "Uncentered" in type(layer).__name__:
+            return lambda v: v / std * weight + bias
+        return lambda v: (v - mean(v)) / std * weight + bias
+
+    def uncentred_batch_norm(layer, x):
         bias = 0 if layer.bias is None else layer.bias.view(-1, 1, 1)
-        return lambda v: v / (var + layer.eps).sqrt() * layer.weight.view(-1, 1, 1) + bias
+        return lambda v: v / (layer.running_var + layer.eps).sqrt().view(-1, 1, 1) * layer.weight.view(-1, 1, 1) + bias
+
+    def attention(layer, x):
+        def heads(v):
+            return (v @ layer.to_qkv.weight.T).unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
+
+        q, k, _ = heads(x)
+        weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)
+
+        def mixed(v):
+            return (weights @ heads(v)[2]).transpose(1, 2).flatten(2)
+
+        projection = freeze(layer.to_out, mixed(x))
+        return lambda v: projection(mixed(v))
 
     def max_pool(layer, x):
         def windows(v):
@@ -292,8 +311,22 @@ def frozen_map(oracle_conv2d, oracle_linear):
                 | nn.Flatten()
             ):
                 return module  # torch's own, and affine
+            case Permute():
+                return module
+            case Pool():
+                return module
+            case bnn.SinCosPosition():
+                positions = module(torch.zeros_like(x))
+                return lambda v: v + positions
+            case bnn.GELU():
+                gate = (1 + torch.erf(x / 2**0.5)) / 2
+                return lambda v: v * gate
+            case bnn.SelfAttention():
+                return attention(module, x)
+            case bnn.BatchNormUncentered2d():
+                return uncentred_batch_norm(module, x)
             case bnn.Detachable():
-                return uncentred(module, x)
+                return norm(module, x)
         raise TypeError(type(module))
 
     def compute(network, x):

@@ -179,7 +179,9 @@ def test_no_bias_by_default(norm):
 
 
 def test_repr(norm):
-    assert repr(norm[0]()).endswith("Uncentered2d(6, eps=1e-05, affine=True, bias=False)")
+    layer = norm[0]()
+    groups = f"{layer.num_groups}, " if hasattr(layer, "num_groups") else ""
+    assert repr(layer).endswith(f"Uncentered2d({groups}6, eps=1e-05, affine=True, bias=False)")
 
 
 def test_bias_needs_affine(norm):

@@ -55,7 +55,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
         create_model("resnet32", num_classes=2, weights=path)
     with pytest.raises(InputError, match=r"1 of another shape: network.fc.weight \(2, 64, 1, 1\) instead of \(3,"):
         create_model("resnet20", num_classes=3, weights=path)
-    with pytest.raises(InputError, match="missing: encoding.mean, encoding.std"):
+    with pytest.raises(InputError, match=r"missing: encoding.mean, encoding.std"):
         create_model("resnet20", num_classes=2, variant="standard", weights=path)
 
 

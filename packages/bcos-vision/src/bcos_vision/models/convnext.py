@@ -9,10 +9,10 @@ from torchvision.ops import StochasticDepth
 from .variant import Layers
 
 
-def _norm(layers: Layers, channels: int) -> nn.Module:
+def _norm(layers: Layers, channels: int, *, pooled: bool = False) -> nn.Module:
     """A norm of each pixel's channels unless another is asked for; batch norms keep an eps of their own."""
     batch = (layers.norm_name or "").startswith("batch")
-    return layers.norm(channels, default="position", eps=1e-5 if batch else 1e-6)
+    return layers.norm(channels, default="position", eps=1e-5 if batch else 1e-6, pooled=pooled)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -77,7 +77,7 @@ class ConvNeXt(nn.Module):
             self.features.append(nn.Sequential(*(ConvNeXtBlock(layers, channels, d) for d in drops)))
             depth += num_blocks
         channels = width * 2 ** (len(blocks) - 1)
-        self.norm = _norm(layers, channels)
+        self.norm = _norm(layers, channels, pooled=layers.is_standard)
         self.classifier = layers.classifier(channels, num_classes)
         self.logits = layers.logits(num_classes)
         for module in self.modules():

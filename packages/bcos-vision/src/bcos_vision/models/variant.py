@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 
 def _grouped(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """The papers' 32 groups, or as many as divide the channels."""
-    return lambda c, **options: kind(max(g for g in range(1, 33) if c % g == 0), c, **options)
+    """The papers' 32 groups, or as many of at least two channels as there are."""
+    return lambda c, **options: kind(max((g for g in range(1, 33) if c % (2 * g) == 0), default=1), c, **options)
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
@@ -117,9 +117,14 @@ class Layers:
             return BcosLinear(in_features, out_features, b=self.b, max_out=self.max_out)
         return nn.Linear(in_features, out_features, bias=bias and self.is_standard)
 
-    def norm(self, channels: int, *, default: str | None = None, eps: float = 1e-5) -> nn.Module:
-        """A norm layer for (N, C, H, W): the one asked for, else the network's ``default``, else batch norm."""
+    def norm(self, channels: int, *, default: str | None = None, eps: float = 1e-5, pooled: bool = False) -> nn.Module:
+        """A norm layer for (N, C, H, W): the one asked for, else the network's ``default``, else batch norm.
+
+        Of ``pooled`` features, (N, C, 1, 1), an instance norm would leave nothing: they get a position norm.
+        """
         name = self.norm_name or default or ("batch_uncentered" if self.is_bcos else "batch")
+        if pooled:
+            name = name.replace("instance", "position")
         return NORMS[name](channels, bias=self.is_standard, eps=eps)
 
     def activation(self, kind: Literal["relu", "gelu"] = "relu") -> nn.Module:

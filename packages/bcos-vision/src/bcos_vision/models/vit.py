@@ -76,7 +76,7 @@ class VisionTransformer(nn.Module):
         self.embed = layers.linear(channels * patch * patch, dim)
         self.position = SinCosPosition()
         self.blocks = nn.Sequential(*(TransformerBlock(layers, dim, heads) for _ in range(depth)))
-        self.norm = layers.norm(dim, default="position")
+        self.norm = layers.norm(dim, default="position", pooled=True)
         self.head = layers.linear(dim, num_classes)
         self.logits = layers.logits(num_classes)
 
