@@ -5,9 +5,10 @@ import pytest
 import torch
 from bcos_core.run.error import InputError
 from bcos_vision.config import SplitConfig
-from bcos_vision.data import FileImages, folder, load_data
+from bcos_vision.data import FileImages, files, load_data
 from PIL import Image
 from sklearn.datasets import load_digits
+from torchvision.transforms import v2
 
 
 def test_digits_are_scikit_learns_and_stratified():
@@ -63,11 +64,63 @@ def test_class_folders_alone_are_split_by_shares(tmp_path, writer):
 def test_too_much_for_memory_stays_in_files(tmp_path, writer, monkeypatch):
     writer(tmp_path, {"a": 20, "b": 20})
     held = load_data(f"folder:{tmp_path}")
-    monkeypatch.setattr(folder, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(files, "MEMORY_LIMIT", 1000)
     read = load_data(f"folder:{tmp_path}")
     assert isinstance(read.train, FileImages)
     for a, b in zip(held.train[[0, 5, 9]], read.train[[0, 5, 9]], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_evaluation_has_a_geometry_of_its_own(tmp_path, writer, monkeypatch):
+    writer(tmp_path, {"a": 20, "b": 20}, side=24)
+    geometry = {"image_size": 8, "eval_size": 12, "eval_resize": 16}
+    held = load_data(f"folder:{tmp_path}", **geometry)
+    assert (held.size, held.eval_size, held.eval_resize) == ((8, 8), (12, 12), 16)
+    chosen = v2.Compose([v2.Resize(16), v2.CenterCrop(12), v2.PILToTensor()])
+    assert held.test.paths is not None
+    expected = chosen(Image.open(held.test.paths[5]))
+    monkeypatch.setattr(files, "MEMORY_LIMIT", 1000)
+    read = load_data(f"folder:{tmp_path}", **geometry)
+    for data in (held, read):
+        assert [part[[0]][0].shape[-1] for part in (data.train, data.val, data.test)] == [8, 12, 12]
+        torch.testing.assert_close(data.test[[5]][0][0], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("limit", [0, files.MEMORY_LIMIT])
+def test_corrupt_files_are_left_out_and_listed(tmp_path, writer, monkeypatch, capsys, limit):
+    monkeypatch.setattr(files, "MEMORY_LIMIT", limit)
+    writer(tmp_path / "train", {"a": 20, "b": 20})
+    writer(tmp_path / "val", {"a": 4, "b": 4})
+    torn = tmp_path / "train" / "b" / "007.png"
+    torn.write_bytes(torn.read_bytes()[:-60])
+    (tmp_path / "val" / "a" / "002.png").write_text("no image")
+    data = load_data(f"folder:{tmp_path}", skip_corrupt=True)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("left out 2 of 48 images that cannot be decoded: ")
+    assert f"{torn}: a damaged image (" in said
+    assert "002.png: not an image" in said
+    assert [len(p) for p in (data.train, data.val, data.test)] == [35, 4, 7]
+    assert data.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    for part in (data.train, data.val, data.test):
+        part[range(len(part))]  # what is left can be read
+    for path in (tmp_path / "val" / "a").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r'val: no image of class "a" can be decoded'):
+        load_data(f"folder:{tmp_path}", skip_corrupt=True)
+
+
+def test_images_of_more_than_8_bits_are_not_corrupt(tmp_path, writer):
+    writer(tmp_path, {"a": 20, "b": 20})
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "a" / "003.png")
+    with pytest.raises(InputError, match=r"003.png: more than 8 bits"):
+        load_data(f"folder:{tmp_path}", skip_corrupt=True)
+
+
+def test_digits_are_not_scaled():
+    assert load_data("digits", image_size=8).eval_size == (8, 8)
+    with pytest.raises(InputError, match="--image_size: digits is 8x8 pixels and is not scaled, got 16"):
+        load_data("digits", image_size=16)
 
 
 def test_fingerprint_follows_the_pixels(tmp_path, writer):
@@ -120,10 +173,13 @@ def test_bad_folders_say_what_is_wrong(tmp_path, writer):
     assert "split.test=0.2 does not work" in message("few")
 
 
-@pytest.mark.parametrize("name", ["digit", "folders:x", "", "imagenett"])
-def test_unknown_data_names_the_nearest(name):
-    with pytest.raises(InputError, match=f'unknown data "{name}".*digits, folder:PATH'):
+@pytest.mark.parametrize(
+    ("name", "near"), [("digit", "digits"), ("folders:x", "folder:PATH"), ("", None), ("imagenett", "imagenet")]
+)
+def test_unknown_data_names_the_nearest(name, near):
+    with pytest.raises(InputError, match=f'unknown data "{name}".*digits, cifar10, imagenet') as caught:
         load_data(name)
+    assert near is None or f'did you mean "{near}"?' in str(caught.value)
 
 
 def test_statistics_are_of_all_classes(tmp_path, writer):

@@ -7,13 +7,19 @@ from bcos_core.run.split import stratified_split
 
 from bcos_vision.config import SplitConfig
 
+from .files import Sizes
 from .images import ArrayImages, ImageData
 
 
-def load_digits(split: SplitConfig) -> ImageData:
-    """The digits, split and stratified."""
+def load_digits(split: SplitConfig, sizes: Sizes) -> ImageData:
+    """The digits, split and stratified.
+
+    Raises:
+        InputError: If they are asked for at another size.
+    """
     from sklearn.datasets import load_digits as load
 
+    sizes.require("digits", 8)
     features, labels = load(return_X_y=True)
     # they come as rows of whole numbers from 0 to 16
     pixels = np.rint(np.asarray(features) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
@@ -29,4 +35,5 @@ def load_digits(split: SplitConfig) -> ImageData:
         val=images.subset(parts.val),
         test=images.subset(parts.test),
         fingerprint=fingerprint(pixels.tobytes(), classes.tobytes()),
+        eval_size=(8, 8),
     )
