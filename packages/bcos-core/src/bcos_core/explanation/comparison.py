@@ -55,6 +55,10 @@ class Comparison:
         """The comparison of input ``i`` alone, N = 1."""
         return Comparison(self.first.at(i), self.second.at(i))
 
+    def cpu(self) -> "Comparison":
+        """The comparison in the memory of the CPU."""
+        return Comparison(self.first.cpu(), self.second.cpu())
+
 
 def compare(model: nn.Module, x: Float[Tensor, "n *shape"], first: int, second: int) -> Comparison:
     """Explain why each input has more of one logit than of another, exactly, as :func:`explain` explains one logit.

@@ -64,6 +64,10 @@ class Explanation:
         """The explanation of input ``i`` alone, N = 1."""
         return Explanation(*(getattr(self, f.name)[i : i + 1] for f in fields(self)))
 
+    def cpu(self) -> "Explanation":
+        """The explanation in the memory of the CPU."""
+        return Explanation(*(getattr(self, f.name).cpu() for f in fields(self)))
+
 
 def explain(
     model: nn.Module, x: Float[Tensor, "n *shape"], target: int | Sequence[int] | Int[Tensor, "n"] | None = None
