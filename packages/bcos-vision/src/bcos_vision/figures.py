@@ -107,6 +107,7 @@ def draw_explanation(
     axes[1].bar_label(bars, [f"{share:.1%}" for share in top.values.tolist()], padding=3, fontsize=8)
     axes[1].set_yticks(range(len(names))[::-1], names, fontsize=9)
     axes[1].set_xlim(0, 1.25)  # room for the numbers
+    axes[1].set_box_aspect(1)  # as high as the pictures
     axes[1].set_xticks([0, 0.5, 1], ["0", "50%", "100%"], fontsize=8)
     axes[1].set_title(f"probability ({'softmax' if softmax else 'sigmoid of the logit'})", fontsize=9, pad=3)
     axes[1].spines[["top", "right"]].set_visible(False)
