@@ -47,6 +47,11 @@ class Explanation:
     """|sum of contributions + remainder - logit| / max(1, |logit|)."""
 
     @property
+    def logit(self) -> Float[Tensor, "n"]:
+        """The explained logit of each input."""
+        return self.logits.gather(1, self.target[:, None])[:, 0]
+
+    @property
     def contribution_map(self) -> Float[Tensor, "n h w"]:
         """Contribution of each pixel: contributions summed over channels (images only)."""
         return self.contributions.sum(1)
@@ -54,6 +59,14 @@ class Explanation:
     def to_rgba(self, *, smooth: int = 1, percentile: float = 99.5) -> Float[Tensor, "n 4 h w"]:
         """The papers' colour picture of an explanation; see :func:`bcos_core.explanation.render_rgba`."""
         return render_rgba(self.weights, self.contributions, smooth=smooth, percentile=percentile)
+
+    def at(self, i: int) -> "Explanation":
+        """The explanation of input ``i`` alone, N = 1."""
+        return Explanation(*(getattr(self, f.name)[i : i + 1] for f in fields(self)))
+
+    def cpu(self) -> "Explanation":
+        """The explanation in the memory of the CPU."""
+        return Explanation(*(getattr(self, f.name).cpu() for f in fields(self)))
 
 
 def explain(
