@@ -5,6 +5,8 @@ in explanation mode the network is linear, so each backward operator is the tran
 as such.
 """
 
+# ruff: noqa: ARG001 - the transposes take what the schemas of their operators say
+
 import copy
 import importlib.util
 import json
@@ -118,10 +120,10 @@ def export_file(
 ) -> Exported:
     """Write what :func:`export_program` makes as a file, and check that file against eager on random images.
 
-    The name decides the format: ``.pt2`` is for ``torch.export.load``, ``.onnx`` for any ONNX runtime. The file says what
-    it is (classes, image size, encoding, inputs, outputs): in ``description.json``, an extra file of the ``.pt2``, or
-    in the ONNX metadata, each value as JSON. Where onnxruntime is not installed, of an ONNX file only the graph that
-    was translated is checked.
+    The name decides the format: ``.pt2`` is for ``torch.export.load``, ``.onnx`` for any ONNX runtime. The file says
+    what it is (classes, image size, encoding, inputs, outputs): in ``description.json``, an extra file of the ``.pt2``,
+    or in the ONNX metadata, each value as JSON. Where onnxruntime is not installed, of an ONNX file only the graph
+    that was translated is checked.
 
     Args:
         model: The classifier; left as it is.
@@ -182,7 +184,8 @@ class _Explainer(_Predictor):
 
 def _portable(model: ImageClassifier) -> ImageClassifier:
     """A copy in evaluation, in float32 on a CPU, its filters in the layout that every runtime has."""
-    return copy.deepcopy(model).eval().to("cpu", torch.float32, memory_format=torch.contiguous_format)
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)  # what a file answers is no longer to be trained
+    return frozen.to("cpu", torch.float32, memory_format=torch.contiguous_format)
 
 
 # ---- Backward operators as transposes of forward ones ----
@@ -250,12 +253,26 @@ def _adaptive_avg_pool2d_backward(grad: Tensor, x: Tensor) -> Any:
     return _avg_pool2d_backward(grad, x, kernel, kernel, [0, 0], False, True, None)
 
 
+def _max_pool2d_backward(
+    grad: Tensor,
+    x: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    ceil_mode: bool,
+    indices: Tensor,
+) -> Tensor:
+    return x.new_zeros(x.shape).flatten(2).scatter_add(2, indices.flatten(2), grad.flatten(2)).view(x.shape)
+
+
 def _pair(value: list[int]) -> list[int]:
     return [value[0], value[-1]]
 
 
 _TRANSPOSES: dict[Any, Callable] = {
     _aten.convolution_backward.default: _convolution_backward,
+    _aten.max_pool2d_with_indices_backward.default: _max_pool2d_backward,
     _aten.avg_pool2d_backward.default: _avg_pool2d_backward,
     _aten._adaptive_avg_pool2d_backward.default: _adaptive_avg_pool2d_backward,
 }
@@ -277,7 +294,7 @@ def _write_onnx(program: ExportedProgram, description: dict[str, Any], path: pat
         program,
         input_names=list(inputs),
         output_names=list(outputs),
-        dynamic_shapes=[{0: "batch"} for _ in inputs],
+        dynamic_shapes=[{0: "batch"}, *({} for _ in range(1, len(inputs)))],  # names the dimension, which all share
         verbose=False,
     )
     assert translated is not None
@@ -312,11 +329,9 @@ def _largest_error(model: ImageClassifier, run: _Run, image_size: tuple[int, int
     for n in (1, 3):
         images = torch.rand(n, model.in_channels, *image_size, generator=generator)
         given = [torch.arange(n) % model.num_classes] if "target" in inputs else []
-        with torch.no_grad():
-            found = run(images, *given)
+        found = run(images, *given)
         if len(found) == 1:
-            with torch.no_grad():
-                expected = {"logits": model(images)}
+            expected = {"logits": model(images)}
         else:  # which of two equal logits is the larger is a matter of rounding: explain the one that was chosen
             explained = explain(model, images, given[0] if given else found["logits"].argmax(1))
             expected = {name: getattr(explained, name) for name in found}
