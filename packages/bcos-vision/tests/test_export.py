@@ -175,7 +175,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     from bcos_vision.commands.export import export as command
 
     monkeypatch.chdir(tmp_path)
-    model = create_model("resnet20", num_classes=3, in_channels=1)
+    model = create_model("resnet20", num_classes=3, in_channels=1, variant="baseline")
     TrainedClassifier(model, CLASSES, (8, 8), "digits").save(tmp_path / "m.safetensors")
     command(["--model_file", "m.safetensors", "--out", "new/m.onnx", "--explanation"])
     printed = capsys.readouterr().out

@@ -185,7 +185,7 @@ class _Explainer(_Predictor):
 def _portable(model: ImageClassifier) -> ImageClassifier:
     """A copy in evaluation, in float32 on a CPU, its filters in the layout that every runtime has."""
     frozen = copy.deepcopy(model).eval().requires_grad_(False)  # what a file answers is no longer to be trained
-    return frozen.to("cpu", torch.float32, memory_format=torch.contiguous_format)
+    return frozen.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
 
 
 # ---- Backward operators as transposes of forward ones ----
