@@ -38,7 +38,7 @@ class Offsets:
         for constant, gradient in zip(self.constants, gradients, strict=True):
             if gradient is not None:  # None: the module does not reach the logit
                 part = gradient.double() * constant.double()
-                total += part.sum() if len(total) == 1 else part.flatten(1).sum(1)
+                total += part.flatten(1).sum(1) if part.dim() > 1 and part.shape[0] == total.shape[0] else part.sum()
         return total
 
 
