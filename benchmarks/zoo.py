@@ -22,6 +22,7 @@ from .environment import environment
 
 VARIANTS = ("bcos", "baseline", "standard")
 STEPS, BATCH, NUM_CLASSES = 3, 4, 10
+_ASKED = ("trains", "file", "completeness")
 OUT = pathlib.Path(__file__).parents[1] / "docs" / "results" / "zoo.md"
 
 
@@ -104,22 +105,26 @@ def main() -> None:
     began = time.monotonic()
     found = environment("cpu")
     lines = [row(name) for name in track(names, "trying models", len(names))]
-    options.out.write_text(_PAGE.format(e=found, lines="\n".join(lines), steps=STEPS, batch=BATCH))
+    columns, rule = (" | ".join(cells) for cells in (_COLUMNS, ["---"] * len(_COLUMNS)))
+    page = _PAGE.format(e=found, steps=STEPS, batch=BATCH, columns=columns, rule=rule, lines="\n".join(lines))
+    options.out.write_text(page)
     print(f"{len(names)} models in {time.monotonic() - began:.0f} s: {options.out}")
 
 
+_COLUMNS = ["model", "side", "multiply-adds", *VARIANTS, *(f"{v} {what}" for v in VARIANTS for what in _ASKED)]
 _PAGE = """# The zoo, tried
 
 `python -m benchmarks.zoo`, {e.date}, commit {e.commit}; {e.cpu}, {e.threads} threads, torch {e.torch}.
 
-Parameters in millions and multiply-adds in thousands of millions (of the B-cos network, at its image size) with 1000 classes. Each model and
-variant took {steps} steps of Adam on {batch} random images of 64 pixels (32 where it was designed for those): *trains* says that every parameter had a
-finite gradient and moved; *file* that the model gives the same logits, bit for bit, after saving and loading; *completeness* is
-the largest error of the explanations in float32, relative to max(1, |logit|), beside the sum of |contributions| that it is an error of.
-Plain networks of ReLUs add up contributions far larger than their logits: float32 shows there, and only B-cos networks are held to 1e-5.
+Parameters in millions and multiply-adds in thousands of millions (of the B-cos network, at its image size) with 1000
+classes. Each model and variant took {steps} steps of Adam on {batch} random images of 64 pixels (32 where it was
+designed for those): *trains* says that every parameter had a finite gradient and moved; *file* that the model gives the
+same logits, bit for bit, after saving and loading; *completeness* is the largest error of the explanations in float32,
+relative to max(1, |logit|), beside the sum of |contributions| that it is an error of. Plain networks of ReLUs add up
+contributions far larger than their logits: float32 shows there, and only B-cos networks are held to 1e-5.
 
-| model | side | multiply-adds | B-cos | baseline | standard | B-cos trains | file | completeness | baseline trains | file | completeness | standard trains | file | completeness |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| {columns} |
+| {rule} |
 {lines}
 """
 

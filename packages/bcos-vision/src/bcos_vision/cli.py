@@ -7,6 +7,7 @@ from bcos_core.run.command import run_command
 
 from .commands.evaluate import evaluate
 from .commands.explain import explain
+from .commands.export import export
 from .commands.models import models
 from .commands.train import train
 
@@ -14,6 +15,7 @@ COMMANDS = {
     "train": ("train a classifier, score it, explain it, keep the run", train),
     "evaluate": ("score a model on held-out images, class by class", evaluate),
     "explain": ("explain what a model sees in pictures, one or a folder of them", explain),
+    "export": ("write a model, or it with its explanations, for other runtimes", export),
     "models": ("list the models", models),
 }
 

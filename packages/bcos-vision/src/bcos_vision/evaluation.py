@@ -14,7 +14,6 @@ from torchmetrics.classification import (
     MulticlassPrecision,
     MulticlassRecall,
 )
-from torchvision.transforms.v2.functional import center_crop
 
 from .data import Images, make_loader, to_unit_range
 from .data.images import Batch, Indices
@@ -47,13 +46,11 @@ def classification_metrics(num_classes: int, *, prefix: str = "") -> MetricColle
 
 @dataclass(frozen=True)
 class MatchedImages:
-    """Images of other data, as a model expects them: its numbers for the classes, its crop."""
+    """Images of other data, with a model's numbers for their classes."""
 
     images: Images
     class_index: Tensor
     """The model's number of each class of the data."""
-    size: tuple[int, int]
-    """Height and width that are cut out of the centre."""
 
     @property
     def labels(self) -> Tensor:
@@ -64,7 +61,7 @@ class MatchedImages:
 
     def __getitem__(self, indices: Indices) -> Batch:
         images, labels = self.images[indices]
-        return center_crop(images, list(self.size)), self.class_index[labels]
+        return images, self.class_index[labels]
 
     def subset(self, indices: Indices) -> "MatchedImages":
         return replace(self, images=self.images.subset(indices))

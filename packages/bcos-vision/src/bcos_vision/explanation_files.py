@@ -19,7 +19,6 @@ from bcos_core.explanation import Comparison, compare
 from bcos_core.run.error import InputError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2.functional import center_crop
 
 from .data import read_image, to_unit_range
 from .figures import draw_comparison, draw_explanation, draw_plain
@@ -105,10 +104,7 @@ class Request:
         Raises:
             InputError: If it cannot be read.
         """
-        channels, size = self.trained.model.in_channels, self.trained.image_size
-        if self.resize is None:
-            return read_image(path, channels, size)
-        return center_crop(read_image(path, channels, (self.resize, self.resize)), list(size))
+        return read_image(path, self.trained.model.in_channels, self.trained.image_size, self.resize)
 
     def explain(self, x: Tensor) -> Iterator[tuple[str, str, "Explanation | Comparison"]]:
         """For each explanation of a batch: its name in a file's, the words for it, and itself."""

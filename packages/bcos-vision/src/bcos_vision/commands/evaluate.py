@@ -48,22 +48,21 @@ def evaluate(argv: Sequence[str]) -> None:
 
     trained, config = choice.trained, choice.config
     out = writable_folder(pathlib.Path(options.out) if options.out else choice.folder / "evaluation")
-    size = trained.image_size
+    height, width = trained.image_size
     if config is not None and options.data in (None, config.data):
-        name, split, side = config.data, config.split, config.image_size
-        size = (config.eval_size, config.eval_size) if config.eval_size else size
-        side = config.eval_resize or config.eval_size or side
+        name, split = config.data, config.split
+        sizes = {o: getattr(config, o) for o in ("image_size", "eval_size", "eval_resize")}
     elif options.data is not None:  # data of its own: score all of it, at the model's size
         name, split = options.data, SplitConfig(test=0, val=0)
-        side = choice.resize or (size[0] if size[0] == size[1] else None)
+        sizes = {"image_size": height if height == width else None, "eval_resize": choice.resize}
     else:
         raise InputError("--data: needed with --model_file, which does not know where its data is")
-    data = load_data(name, split, image_size=side, **({"skip_corrupt": True} if options.skip_corrupt else {}))
+    data = load_data(name, split, **sizes, skip_corrupt=options.skip_corrupt)
     index = _match_classes(choice, data, name)
     part = next(part for part in (data.test, data.val, data.train) if len(part))
     scores = score(
         trained.model,
-        MatchedImages(part, torch.tensor(index), size),
+        MatchedImages(part, torch.tensor(index)),
         batch_size=options.batch_size,
         num_explained=options.num_explained,
         dtype=getattr(torch, options.dtype),

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from bcos_core.run.command import CommandParser
 from bcos_core.run.error import InputError
 
-from bcos_vision.cli import _add_model_options, _load, _short, _writable_folder
+from .model_option import add_model_options, choose_model
+from .result_folder import short, writable_folder
 
 
 def export(argv: Sequence[str]) -> None:
     parser = CommandParser(prog="bcos-vision export", description="Write a model as ONNX or for torch.export.")
-    _add_model_options(parser)
+    add_model_options(parser)
     parser.add_argument("--out", type=str, required=True, help="file to write, .onnx or .pt2")
     parser.add_argument("--explanation", action="store_true", help="contributions and remainder beside the logits")
     parser.add_argument(
@@ -26,8 +27,8 @@ def export(argv: Sequence[str]) -> None:
     out = pathlib.Path(options.out)
     if out.suffix not in (".onnx", ".pt2"):
         raise InputError(f"--out: expected a file name that ends in .onnx or .pt2, got {out}")
-    trained, _, _ = _load(options)
-    _writable_folder(out.parent)
+    trained = choose_model(options, name_column=-1).trained
+    writable_folder(out.parent)
 
     from bcos_vision.export import export_file
 
@@ -39,7 +40,7 @@ def export(argv: Sequence[str]) -> None:
         target=options.target,
         classes=trained.classes,
     )
-    print(f"saved {_short(out)}, {out.stat().st_size / 1e6:.1f} MB")
+    print(f"saved {short(out)}, {out.stat().st_size / 1e6:.1f} MB")
     for kind, values in (("input", written.inputs), ("output", written.outputs)):
         for name, text in values.items():
             print(f"  {kind:<7} {name:<14} {text}")

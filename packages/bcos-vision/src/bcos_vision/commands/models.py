@@ -12,19 +12,23 @@ def models(argv: Sequence[str]) -> None:
     parser.add_argument("--filter", metavar="TEXT", type=str, default="", help="only names that contain it")
     options = parser.parse_args(list(argv))
 
-    from bcos_vision.models import architecture, list_models
-    from bcos_vision.models.card import model_cards
+    from bcos_vision.models import aliases, list_models
+    from bcos_vision.models.card import model_card
 
-    names = [name for name in list_models() if options.filter.lower() in name]
-    if not names:
+    wanted = options.filter.lower()
+    names = [name for name in list_models() if wanted in name]
+    others = {name: alias for name, alias in aliases().items() if wanted in name}
+    if not names and not others:
         raise InputError(f'--filter: no model is called anything like "{options.filter}"')
-    width = max(map(len, names))
-    print(f"{options.variant:<{width}}  {'parameters':>12} {'multiply-adds':>15}  {'input':<8} stem")
-    for card in model_cards():
-        if card.name in names and card.variant == options.variant:
-            side, stems = f"{card.image_size}x{card.image_size}", architecture(card.name).stems
-            print(
-                f"{card.name:<{width}}  {card.parameters / 1e6:>10.2f} M {card.multiply_adds / 1e6:>13.1f} M  "
-                f"{side:<8} {', '.join(stems)}",
-                flush=True,
-            )
+    width = max(map(len, [*names, *others]))
+    print(f"{options.variant:<{width}}  {'parameters':>12} {'multiply-adds':>15}  images")
+    for name in names:
+        card = model_card(name, options.variant)
+        print(
+            f"{name:<{width}}  {card.parameters / 1e6:>10.2f} M {card.multiply_adds / 1e6:>13.1f} M  "
+            f"{card.image_size}x{card.image_size}",
+            flush=True,
+        )
+    for name, alias in others.items():
+        arguments = "".join(f" --{key} {value}" for key, value in alias.arguments.items())
+        print(f"{name:<{width}}  {alias.model}{arguments}")
