@@ -1,15 +1,11 @@
 """Measures a network's training step, B-cos against the same network with plain layers."""
 
-from collections.abc import Callable
 from functools import partial
 
 import bcos_vision
 import torch
 import torch.nn.functional as F
-from bcos_core.nn import InverseEncoding, Standardise
-from bcos_vision.models.catalogue import IMAGENET_MEAN, IMAGENET_STD
-from bcos_vision.models.variant import Layers, channels_last
-from torch import Tensor, nn
+from torch import Tensor
 
 from .cases import NetworkCase
 from .memory import kept_bytes, peak_bytes
@@ -20,53 +16,6 @@ from .timing import clock, interleave, summarise
 VARIANTS = ("baseline", "bcos")
 MODE = "training step"
 MIB = 2**20
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 around a shortcut; the stride is in the 3x3, as torchvision has it."""
-
-    def __init__(self, layers: Layers, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        out_channels = 4 * channels
-        self.body = nn.Sequential(
-            layers.conv(in_channels, channels, 1),
-            layers.norm(channels),
-            layers.activation(),
-            layers.conv(channels, channels, 3, stride),
-            layers.norm(channels),
-            layers.activation(),
-            layers.conv(channels, out_channels, 1),
-            layers.norm(out_channels),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(layers.conv(in_channels, out_channels, 1, stride), layers.norm(out_channels))
-        self.activation = layers.activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.body(x) + self.shortcut(x))
-
-
-def resnet50(variant: str, num_classes: int) -> nn.Module:
-    """ResNet-50 (He et al., CVPR 2016, arXiv 1512.03385) from the zoo's layers, with the encoding of its variant."""
-    layers = Layers(variant)
-    encoding = InverseEncoding() if layers.is_bcos else Standardise(IMAGENET_MEAN, IMAGENET_STD)
-    stem = [layers.conv(6 if layers.is_bcos else 3, 64, 7, 2), layers.norm(64), layers.activation()]
-    blocks, in_channels = [], 64
-    for stage, count in enumerate((3, 4, 6, 3)):
-        channels = 64 * 2**stage
-        for block in range(count):
-            blocks.append(Bottleneck(layers, in_channels, channels, 2 if stage and not block else 1))
-            in_channels = 4 * channels
-    head = layers.head(in_channels, num_classes)
-    return channels_last(nn.Sequential(encoding, *stem, nn.MaxPool2d(3, 2, 1), *blocks, head))
-
-
-def resnet56(variant: str, num_classes: int) -> nn.Module:
-    return bcos_vision.create_model("resnet56", num_classes=num_classes, variant=variant)
-
-
-BUILDERS: dict[str, Callable[[str, int], nn.Module]] = {"resnet56": resnet56, "resnet50": resnet50}
 
 
 class TrainingStep:
@@ -81,7 +30,7 @@ class TrainingStep:
         ]
         self.labels = torch.randint(case.num_classes, (case.batch,), generator=generator, device=device)
         torch.manual_seed(0)
-        self.model = BUILDERS[case.name](variant, case.num_classes).to(device)
+        self.model = bcos_vision.create_model(case.name, num_classes=case.num_classes, variant=variant).to(device)
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         self.autocast = torch.autocast(device, DTYPES[dtype], enabled=DTYPES[dtype] != torch.float32)
 

@@ -5,15 +5,7 @@ import pytest
 pytest.importorskip("bcos_vision.models")
 
 from ..cases import NETWORKS
-from ..networks import TrainingStep, measure_network, resnet50
-
-
-def test_resnet50_has_the_parameters_of_torchvisions():
-    published = pytest.importorskip("torchvision").models.resnet50()
-    expected = sum(p.numel() for name, p in published.named_parameters() if not name.endswith("bias"))
-    assert sum(p.numel() for p in resnet50("baseline", 1000).parameters()) == expected
-    stem = 3 * 64 * 7 * 7  # the encoding's three channels more
-    assert sum(p.numel() for p in resnet50("bcos", 1000).parameters()) == expected + stem
+from ..networks import TrainingStep, measure_network
 
 
 def test_a_step_trains():

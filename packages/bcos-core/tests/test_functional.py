@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from bcos_core.functional import bcos_conv2d, bcos_linear
+from bcos_core.functional import _written_out, bcos_conv2d, bcos_linear, written_out
+from torch.utils._python_dispatch import TorchDispatchMode
 
 TORCHS_ADVICE = "ignore:Using padding='same' with even kernel"
 
@@ -302,3 +303,38 @@ class TestLinear:
     def test_errors_name_the_argument(self, x, weight, options, message):
         with pytest.raises(ValueError, match=re.escape(message)):
             bcos_linear(torch.randn(x), torch.randn(weight), **options)
+
+
+class TestWrittenOut:
+    """By PyTorch's own operators: the kernels' values and gradients, and none of their operators."""
+
+    @pytest.mark.parametrize("detach", [False, True])
+    @pytest.mark.parametrize("exponent", [1.0, 1.5, 2.0, torch.tensor([1.25, 3.0] * 4, dtype=torch.float64)], ids=str)
+    @pytest.mark.parametrize("options", [{"max_out": 2}, {"groups": 2, "stride": 2, "padding": 1}], ids=str)
+    def test_layers(self, exponent, detach, options, assert_close):
+        filters = 8 * options.get("max_out", 1)
+        x = torch.randn(2, 4, 9, 8, dtype=torch.float64)
+        conv = torch.randn(filters, 4 // options.get("groups", 1), 3, 3, dtype=torch.float64)
+        linear = torch.randn(filters, 8, dtype=torch.float64)
+        units = {"max_out": options.get("max_out", 1)}
+        for function, weight, arguments in ((bcos_conv2d, conv, options), (bcos_linear, linear, units)):
+            arguments = {**arguments, "b": exponent, "detach": detach}
+            y = function(x, weight, **arguments)
+            grad = torch.randn_like(y)
+            expected = gradients(function, x, weight, grad, **arguments)
+            with written_out(), Recorded() as recorded:
+                assert_close(function(x, weight, **arguments), y)
+                for found, known in zip(gradients(function, x, weight, grad, **arguments), expected, strict=True):
+                    assert_close(found, known)
+            assert recorded.namespaces <= {"aten", "prim"}
+        assert not _written_out.get()
+
+
+class Recorded(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.namespaces = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.namespaces.add(func.namespace)
+        return func(*args, **(kwargs or {}))

@@ -1,15 +1,22 @@
 """The command as a person meets it: results on standard output, a mistake in one line on standard error, code 2."""
 
+import csv
 import dataclasses
 import json
 import shutil
 import subprocess
 import sys
 
+import bcos_core
+import numpy as np
 import pytest
-from bcos_vision import cli
+import torch
+from bcos_vision import cli, create_model, list_models
 from bcos_vision.config import TrainConfig
+from bcos_vision.data import read_image
+from bcos_vision.models import TrainedClassifier
 from PIL import Image
+from safetensors.torch import save_file
 
 
 def run(*arguments):
@@ -62,7 +69,16 @@ def mistake(capsys):
         (("evaluate",), "give one of --run RUN_ID and --model_file FILE"),
         (("explain", "picture.png"), "give one of --run RUN_ID and --model_file FILE"),
         (("explain", "--run", "0123abcd"), "images"),
+        (("explain", "p.png", "--run", "0", "--format", "jpg"), '--format: expected png, npz or png,npz, got "jpg"'),
+        (("explain", "p.png", "--run", "0", "--batch_size", "0"), "--batch_size: expected at least 1, got 0"),
+        (("explain", "p.png", "--run", "0", "--classes", "1", "--compare", "1", "2"), "give one of them"),
+        (("explain", "p.png", "--run", "0", "--model", "resnet20"), "--model: belongs to --model_file"),
+        (("explain", "p.png", "--run", "0", "--class_names", "x"), "--class_names: belongs to --model"),
+        (("evaluate", "--model_file", "none.pth", "--model", "resnet20", "--data", "digits"), "none.pth: no such file"),
+        (("evaluate", "--model_file", "x", "--model", "resnet22"), 'unknown model "resnet22"'),
+        (("evaluate", "--run", "0", "--num_explained", "-1"), "--num_explained: expected at least 0, got -1"),
         (("models", "--all"), "unknown option --all"),
+        (("models", "--filter", "rasnet"), 'no model is called anything like "rasnet"'),
     ],
 )
 def test_mistakes_get_one_line(project, mistake, arguments, line):
@@ -117,11 +133,12 @@ def test_data_chooses_the_preset_and_a_file_gives_options(project, image_folder,
         assert line in printed
 
 
-def test_models_lists_every_model(capsys):
-    run("models")
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 5 * 3
-    assert any(line.split()[:2] == ["resnet20", "bcos"] for line in lines)
+def test_models_lists_the_models_of_a_variant(capsys):
+    run("models", "--filter", "0", "--variant", "standard")
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "standard"
+    assert [line.split()[0] for line in lines] == [name for name in list_models() if "0" in name]
+    assert ["resnet20", "0.27", "M", "40.8", "M", "32x32", "cifar"] in [line.split() for line in lines]
 
 
 def test_version_says_which_kernels_are_live(capsys):
@@ -152,31 +169,196 @@ def test_train_evaluate_explain(project, image_folder, capsys, mistake):
     printed = capsys.readouterr().out
     assert "= pixels " in printed
     assert png_width(project / "picture-explained.png") > 500
-    run("explain", "--run", run_id, "picture.png", "--target", "ant", "--out", "ant.png")
+    run("explain", "--run", run_id, "picture.png", "--classes", "ant", "--out", "ant.png")
     assert "ant: logit" in capsys.readouterr().out
     assert png_width(project / "ant.png") > 500
-    run("explain", "--model_file", f"runs/{run_id}/model.safetensors", "picture.png", "--out", "more")
-    assert (project / "more" / "picture-explained.png").exists()
-    capsys.readouterr()
 
+    assert "text.png: cannot write there" in mistake(
+        "explain", "--run", run_id, "picture.png", "--out", "ant.png/text.png/x.png"
+    )
     (project / "text.png").write_text("no image")
     assert "text.png: not an image" in mistake("explain", "--run", run_id, "picture.png", "text.png", "--out", "none")
     assert not (project / "none").exists()
-    (project / "other").mkdir()
-    shutil.copy(picture, project / "other" / "picture.jpg")
-    assert "two images would both be written to" in mistake(
-        "explain", "--run", run_id, "picture.png", "other/picture.jpg"
-    )
-    assert "text.png: cannot write there" in mistake(
-        "explain", "--run", run_id, "picture.png", "--out", "text.png/x.png"
-    )
     assert "text.png: cannot write there" in mistake("evaluate", "--run", run_id, "--out", "text.png")
     run("evaluate", "--run", run_id, "--data", f"folder:{image_folder / 'train'}", "--out", "whole")
     assert ": 60 images" in capsys.readouterr().out  # all of it, not the share a training would hold out
-    assert 'unknown class "wasp"' in mistake("explain", "--run", run_id, "picture.png", "--target", "wasp")
-    assert "digits has 10 classes" in mistake("evaluate", "--run", run_id, "--data", "digits")
-    assert "no readable safetensors" in mistake("evaluate", "--model_file", "picture.png", "--data", "digits")
+    assert "digits has 1 channel(s)" in mistake("evaluate", "--run", run_id, "--data", "digits")
     assert "is finished" in mistake("train", "--resume", run_id)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    """A model of three classes, one more than the folder of images has, in another order."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "three.safetensors"
+    TrainedClassifier(create_model("resnet20", num_classes=3), ("bee", "wasp", "ant"), (8, 8), "insects").save(path)
+    return path
+
+
+@pytest.fixture
+def album(project, image_folder):
+    """Folders in a folder, two images of the same name in different ones, and two that differ in their ending."""
+    for place, name in (("a", "0.png"), ("b/c", "0.png"), ("b", "1.png"), ("b", "1.bmp")):
+        (project / "album" / place).mkdir(parents=True, exist_ok=True)
+        with Image.open(image_folder / "val" / ("ant" if place == "a" else "bee") / "000.png") as image:
+            image.save(project / "album" / place / name)
+    return project / "album"
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-5), ("float64", 1e-12)])
+def test_a_folder_is_explained_into_a_folder_like_it(project, album, model_file, capsys, dtype, limit):
+    (album / ".hidden").mkdir()
+    shutil.copy(album / "a" / "0.png", album / ".hidden" / "0.png")
+    arguments = ("explain", "album", "--model_file", str(model_file), "--format", "png,npz", "--batch_size", "3")
+    run(*arguments, "--dtype", dtype, "--out", "album/found")
+    printed = capsys.readouterr().out
+    assert "4 images, 4 explanations" in printed
+    stems = ("a/0", "b/1.bmp", "b/1.png", "b/c/0")
+    made = {str(p.relative_to(album / "found")) for p in (album / "found").rglob("*") if p.is_file()}
+    assert made == {"table.csv", *(f"{stem}-explained.{end}" for stem in stems for end in ("png", "npz"))}
+    lines = table(album / "found" / "table.csv")
+    assert [line["image"] for line in lines] == ["album/a/0.png", "album/b/1.bmp", "album/b/1.png", "album/b/c/0.png"]
+    assert f"{max(float(line['completeness_error']) for line in lines):.1e}" in printed
+    model = TrainedClassifier.load(model_file).model.to(getattr(torch, dtype))
+    pixels = np.stack([np.asarray(Image.open(line["image"])) for line in lines]).transpose(0, 3, 1, 2)
+    expected = bcos_core.explain(model, torch.tensor(pixels / 255, dtype=getattr(torch, dtype)))
+    for i, (stem, line) in enumerate(zip(stems, lines, strict=True)):
+        with np.load(album / "found" / f"{stem}-explained.npz") as found:
+            assert found["contributions"].dtype == dtype
+            np.testing.assert_allclose(found["contributions"], expected.contributions[i], rtol=1e-3, atol=1e-6)
+            np.testing.assert_array_equal(found["image"], pixels[i])
+            assert found["classes"][found["target"]] == line["predicted"] == line["explained"]
+            logit = found["logits"][found["target"]]
+            total = found["contributions"].sum(dtype=float) + found["remainder"]
+            assert abs(total - logit) <= limit * max(1, abs(logit))
+            assert float(line["logit"]) == logit
+            assert float(line["probability"]) == pytest.approx(1 / (1 + np.exp(-float(logit))), rel=1e-5)
+        with Image.open(album / "found" / f"{stem}-explained.png") as picture:
+            assert picture.mode == "RGBA"
+    run(*arguments, "--out", "album/found")  # its own pictures are not images to explain
+    assert "4 images" in capsys.readouterr().out
+
+
+def test_classes_by_name_and_number_and_all(project, album, model_file):
+    run(
+        "explain", "album/a/0.png", "album/b/1.png", "--model_file", str(model_file), "--classes", "ant,1", "--out", "x"
+    )
+    assert [line["explained"] for line in table(project / "x" / "table.csv")] == ["ant", "ant", "wasp", "wasp"]
+    assert png_width(project / "x" / "a" / "0-explained" / "2-ant.png") > 500  # of a few files large pictures
+    run("explain", "album", "--model_file", str(model_file), "--classes", "all", "--format", "npz", "--out", "y")
+    assert len(table(project / "y" / "table.csv")) == 12
+    assert {p.name for p in (project / "y" / "b" / "c" / "0-explained").iterdir()} == {
+        "0-bee.npz",
+        "1-wasp.npz",
+        "2-ant.npz",
+    }
+
+
+def test_a_comparison_adds_up(project, album, model_file, capsys):
+    run("explain", "album/a/0.png", "--model_file", str(model_file), "--compare", "ant", "bee", "--format", "png,npz")
+    assert "ant - bee: logit" in capsys.readouterr().out
+    assert png_width(project / "0-explained.png") > 1000
+    with np.load(project / "0-explained.npz") as found:
+        assert [found["classes"][k] for k in found["target"]] == ["ant", "bee"]
+        difference = found["logits"][2] - found["logits"][0]
+        assert found["contributions"].sum(dtype=float) + found["remainder"] == pytest.approx(difference, abs=1e-5)
+        np.testing.assert_array_equal(
+            found["contributions"], found["contributions_first"] - found["contributions_second"]
+        )
+
+
+def test_damaged_images_stop_everything_or_are_left_out(project, album, model_file, capsys, mistake):
+    whole = (album / "b" / "1.bmp").read_bytes()
+    (album / "b" / "1.bmp").write_bytes(whole[: len(whole) // 2])
+    (album / "b" / "2.jpg").write_text("no image")
+    arguments = ("explain", "album", "--model_file", str(model_file))
+    assert "1.bmp: a damaged image" in mistake(*arguments)
+    assert not (project / "explanations").exists()
+    run(*arguments, "--skip_corrupt")
+    captured = capsys.readouterr()
+    assert "3 images, 3 explanations" in captured.out
+    assert "2 left out" in captured.out
+    assert [line.split(":")[1].strip() for line in captured.err.splitlines()] == ["album/b/1.bmp", "album/b/2.jpg"]
+    assert len(table(project / "explanations" / "table.csv")) == 3
+    assert "none of the 1 images can be read" in mistake(
+        "explain", "album/b/2.jpg", "--model_file", str(model_file), "--skip_corrupt"
+    )
+
+
+def test_mistakes_about_pictures_and_classes(project, album, model_file, mistake):
+    (project / "empty").mkdir()
+    for arguments, line in (
+        (("album", "--compare", "ant", "ant"), '--compare: expected two classes, got "ant" twice'),
+        (("album", "--compare", "ant", "2"), '--compare: expected two classes, got "ant" twice'),
+        (("album", "--classes", "ant,wsap"), 'unknown class "wsap"; did you mean "wasp"?'),
+        (("album", "--classes", "3"), 'unknown class "3"'),
+        (("empty",), "empty: no images in it"),
+        (("nowhere",), "nowhere: no such file"),
+        (("album", "--out", "album"), "--out: album is the folder of the images"),
+        (("album", "--out", "x.png"), "--out: expected a folder, got x.png"),
+        (("album/a/0.png", "--classes", "all", "--out", "x.png"), "--out: expected a folder, got x.png"),
+        (("album", "--out", "album/b/1.bmp"), "1.bmp: cannot write there"),
+    ):
+        assert line in mistake("explain", *arguments, "--model_file", str(model_file))
+    assert {p.name for p in project.iterdir()} == {"uv.lock", "mlflow.db", "album", "empty"}
+    assert "no readable safetensors" in mistake("explain", "album", "--model_file", "album/a/0.png")
+    assert "0.png: no readable checkpoint" in mistake(
+        "explain", "album", "--model_file", "album/a/0.png", "--model", "resnet20"
+    )
+    save_file({"weight": torch.zeros(2)}, project / "bare.safetensors")
+    assert "without the description" in mistake("explain", "album", "--model_file", "bare.safetensors")
+
+
+def test_classes_of_a_folder_are_matched_by_name(project, image_folder, model_file, capsys, mistake, writer):
+    run("evaluate", "--model_file", str(model_file), "--data", f"folder:{image_folder}", "--out", "scores")
+    printed = capsys.readouterr().out
+    assert "16 images, 2 of the model's 3 classes" in printed
+    paths = sorted((image_folder / "val").glob("*/*.png"))
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths]).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        guess = TrainedClassifier.load(model_file).model(torch.tensor(pixels).float() / 255).argmax(1).numpy()
+    truth = np.array([("bee", "wasp", "ant").index(path.parent.name) for path in paths])
+    assert json.loads((project / "scores" / "metrics.json").read_text())["accuracy"] == (guess == truth).mean()
+    lines = table(project / "scores" / "per_class.csv")
+    assert [(line["class"], line["images"]) for line in lines] == [("bee", "8"), ("ant", "8")]
+    assert [float(line["recall"]) for line in lines] == [(guess[truth == k] == k).mean() for k in (0, 2)]
+    writer(project / "more", {"ant": 2, "hornet": 2})
+    assert 'the model does not know its class "hornet"; it knows 3 (bee, wasp, ...)' in mistake(
+        "evaluate", "--model_file", str(model_file), "--data", "folder:more"
+    )
+    assert "--data: needed with --model_file" in mistake("evaluate", "--model_file", str(model_file))
+
+
+def test_public_checkpoints_learn_their_classes_from_a_file(project, image_folder, model_file, capsys, mistake):
+    """The network by its name, the number of classes from its weights, the names from a table."""
+    (project / "names.csv").write_text('folder,name\nbee,"a bee, or so"\nwasp,a wasp\nant,an ant\n')
+    public = ("--model_file", str(model_file), "--model", "resnet20", "--class_names", "names.csv")
+    data = ("--data", f"folder:{image_folder}", "--out", "scores")
+    run("evaluate", *public, *data)
+    assert "2 of the model's 3 classes" in capsys.readouterr().out
+    run("explain", str(image_folder / "val" / "ant" / "000.png"), *public, "--classes", "a bee, or so")
+    assert "a bee, or so: logit" in capsys.readouterr().out
+    assert "--class_names FILE says what the model's are called" in mistake("evaluate", *public[:4], *data)
+    (project / "two.txt").write_text("bee\nant\n")
+    assert "two.txt: 2 names for the 3 classes" in mistake("evaluate", *public[:5], "two.txt", *data)
+    assert "another architecture" in mistake("evaluate", *public[:3], "resnet32", *data)
+
+
+def test_logits_of_a_softmax_are_shown_as_one(project, image_folder, capsys):
+    torch.manual_seed(0)
+    model = create_model("resnet20", num_classes=2, variant="standard").eval()
+    TrainedClassifier(model, ("ant", "bee"), (32, 32), "insects").save(project / "plain.safetensors")
+    path = image_folder / "val" / "ant" / "000.png"
+    public = ("--model_file", "plain.safetensors", "--model", "resnet20", "--variant", "standard")
+    run("explain", str(path), *public, "--out", "found")
+    x = read_image(path, 3, (32, 32))[None].float() / 255
+    (line,) = table(project / "found" / "table.csv")
+    assert float(line["probability"]) == pytest.approx(model(x).softmax(1).max().item(), rel=1e-4)
 
 
 def test_every_option_of_the_command_line_is_a_field_of_the_configuration():

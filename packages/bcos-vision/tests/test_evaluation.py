@@ -4,8 +4,15 @@ import pytest
 import torch
 from bcos_vision import create_model
 from bcos_vision.data import load_data
-from bcos_vision.evaluation import classification_loss, evaluate
-from sklearn.metrics import confusion_matrix, log_loss, precision_score, recall_score
+from bcos_vision.evaluation import MatchedImages, classification_loss, evaluate
+from sklearn.metrics import (
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+    top_k_accuracy_score,
+)
 
 
 def test_scores_are_scikit_learns():
@@ -22,6 +29,13 @@ def test_scores_are_scikit_learns():
     assert scores.metrics["recall"] == pytest.approx(recall_score(truth, guess, **options), rel=1e-6)
     np.testing.assert_array_equal(scores.confusion.numpy(), confusion_matrix(truth, guess, labels=range(10)))
     np.testing.assert_array_equal(scores.predictions.numpy(), guess)
+    assert scores.metrics["top5_accuracy"] == pytest.approx(top_k_accuracy_score(truth, logits, k=5, labels=range(10)))
+    per_class = precision_recall_fscore_support(truth, guess, labels=range(10), zero_division=0)
+    own = [(c.precision, c.recall, c.f1, c.images) for c in scores.per_class]
+    np.testing.assert_allclose(np.array(own), np.array(per_class).T, rtol=1e-6)
+    certain = logits.sigmoid().amax(1).numpy()
+    for c in scores.per_class:
+        assert c.confidence == pytest.approx(certain[truth == c.index].mean(), rel=1e-5)
     assert scores.num_explained == 40
     assert 0 < scores.metrics["completeness_error"] <= 1e-5
 
@@ -54,6 +68,29 @@ def test_losses_of_classes_and_of_shares_of_classes(kind):
         assert float(classification_loss(logits, targets, kind)) == pytest.approx(expected, rel=1e-12)
         half = classification_loss(logits.bfloat16(), targets, kind)
         assert half.dtype == torch.float32
+
+
+def test_other_data_is_numbered_and_cut_as_the_model_expects():
+    torch.manual_seed(0)
+    model = create_model("resnet20", num_classes=12, in_channels=1)
+    images = load_data("digits").test.subset(np.arange(30))
+    index = torch.arange(10) + 2
+    matched = MatchedImages(images, index, (6, 4))
+    batch, labels = matched[[3, 5]]
+    torch.testing.assert_close(batch, images.images[[3, 5]][..., 1:7, 2:6])
+    assert labels.tolist() == (images.labels[[3, 5]] + 2).tolist()
+    scores = evaluate(model, matched, num_explained=5, softmax=True)
+    with torch.no_grad():
+        logits = model(images.images[..., 1:7, 2:6].float() / 255)
+    guess, truth = logits.argmax(1).numpy(), images.labels.numpy() + 2
+    present = sorted(set(truth.tolist()))
+    assert [c.index for c in scores.per_class] == present  # the model's other classes have no images
+    options = {"average": "macro", "zero_division": 0, "labels": present}
+    assert scores.metrics["recall"] == pytest.approx(recall_score(truth, guess, **options))
+    assert scores.metrics["precision"] == pytest.approx(precision_score(truth, guess, **options))
+    first = scores.per_class[0]
+    expected = logits.softmax(1).amax(1)[truth == first.index].mean().item()
+    assert first.confidence == pytest.approx(expected, rel=1e-5)
 
 
 def test_float64_shows_that_the_error_is_rounding():

@@ -5,11 +5,14 @@ The conventions on eps and on non-integer B are those of docs/maths.md.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import bcos_kernels
 import torch.nn.functional as F
 from bcos_kernels import build_report as kernel_report
-from bcos_kernels import uncentred_batch_norm
+from bcos_kernels import reference, uncentred_batch_norm
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,9 +23,33 @@ __all__ = [
     "check_exponent",
     "kernel_report",
     "uncentred_batch_norm",
+    "written_out",
 ]
 
 IntOrPair = int | tuple[int, int]
+
+_written_out: ContextVar[bool] = ContextVar("written_out", default=False)
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Compute the layers by PyTorch's own operators while the context is open, for graphs that leave this project.
+
+    Values and gradients are those of the kernels, to rounding; an exported graph holds no operator of ours.
+
+    Example:
+        >>> import torch
+        >>> x, weight = torch.randn(2, 16), torch.randn(8, 16)
+        >>> with written_out():
+        ...     y = bcos_linear(x, weight)
+        >>> torch.allclose(y, bcos_linear(x, weight), atol=1e-6)
+        True
+    """
+    token = _written_out.set(True)
+    try:
+        yield
+    finally:
+        _written_out.reset(token)
 
 
 def bcos_conv2d(
@@ -68,6 +95,9 @@ def bcos_conv2d(
     stride, dilation = _pair(stride), _pair(dilation)
     if isinstance(padding, str):
         x, padding = _resolve_padding(x, padding, tuple(weight.shape[2:]), stride, dilation)
+    if _written_out.get():
+        layer = reference.Convolution(weight.shape[2:], stride, _pair(padding), dilation, groups)
+        return _formula(layer, x, weight, b, max_out, detach, eps)
     return bcos_kernels.conv2d(
         x,
         weight,
@@ -112,7 +142,33 @@ def bcos_linear(
         >>> bcos_linear(torch.randn(2, 5, 16), torch.randn(8, 16)).shape
         torch.Size([2, 5, 8])
     """
+    if _written_out.get():
+        return _formula(reference.Product(), x, weight, b, max_out, detach, eps)
     return bcos_kernels.linear(x, weight, b=b, max_out=max_out, detach=detach, eps=eps)
+
+
+def _formula(
+    layer: reference.Convolution | reference.Product,
+    x: Tensor,
+    weight: Tensor,
+    b: float | Tensor,
+    max_out: int,
+    detach: bool,
+    eps: float,
+) -> Tensor:
+    lin = layer.respond(x, reference.directions(weight)[0].to(x.dtype))
+    if max_out > 1:
+        units = lin.unflatten(layer.channels, (-1, max_out))
+        lin = units.amax(2 if layer.channels == 1 else -1)
+    if not isinstance(b, Tensor) and b == 1:
+        return lin
+    cosine = lin.abs() / layer.per_channel(layer.norm(x, eps), lin.shape[layer.channels])
+    cosine = cosine.detach() if detach else cosine
+    if isinstance(b, Tensor):
+        b = layer.exponent_for_outputs(b)
+    elif b == 2:
+        return lin * cosine
+    return lin * (cosine + reference.COSINE_OFFSET) ** (b - 1)
 
 
 def check_exponent(b: float) -> None:

@@ -52,6 +52,33 @@ def with_norm(kind, *first, **options):
     return nn.Sequential(bnn.BcosConv2d(2, 6, 3), kind(*first, 6, **options), *head(6))
 
 
+class Pool(nn.Module):
+    def forward(self, x):
+        return x.mean(1)
+
+
+def transformer(projection, head):
+    """Patches of one pixel in a 6x6 grid, their positions, and one round of attention."""
+    return nn.Sequential(
+        nn.Conv2d(2, 16, 1),
+        Permute(0, 2, 3, 1),
+        bnn.SinCosPosition(),
+        nn.Flatten(1, 2),
+        Residual(bnn.SelfAttention(16, 2, projection)),
+        Pool(),
+        head,
+    )
+
+
+class Permute(nn.Module):
+    def __init__(self, *order):
+        super().__init__()
+        self.order = order
+
+    def forward(self, x):
+        return x.permute(self.order)
+
+
 def one_conv(**options):
     return nn.Sequential(bnn.BcosConv2d(2, 6, (2, 3), **options), nn.Flatten(), nn.LazyLinear(3))
 
@@ -59,6 +86,10 @@ def one_conv(**options):
 NORMS = {
     "batch": (bnn.BatchNormUncentered2d,),
     "batch centred": (bnn.BatchNorm2d,),
+    "group centred": (bnn.GroupNorm2d, 3),
+    "layer centred": (bnn.LayerNorm2d,),
+    "instance centred": (bnn.InstanceNorm2d,),
+    "position centred": (bnn.PositionNorm2d,),
     "group": (bnn.GroupNormUncentered2d, 3),
     "layer": (bnn.LayerNormUncentered2d,),
     "instance": (bnn.InstanceNormUncentered2d,),
@@ -106,6 +137,9 @@ NETWORKS = {
     "B-cos layers in a plain CNN": lambda: nn.Sequential(
         nn.Conv2d(2, 6, 3), nn.ReLU(inplace=True), bnn.BcosConv2d(6, 6, 3, max_out=2), nn.ReLU(inplace=True), *head(6)
     ),
+    "GELU": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5), bnn.GELU(), nn.Linear(5, 3)),
+    "transformer": lambda: transformer(bnn.BcosLinear(16, 16), bnn.BcosLinear(16, 3)),
+    "plain transformer": lambda: transformer(nn.Linear(16, 16), nn.Sequential(nn.Linear(16, 3), bnn.GELU())),
     "linear net": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5, bias=False), nn.Linear(5, 3)),
 }
 
@@ -191,17 +225,36 @@ def frozen_map(oracle_conv2d, oracle_linear):
         winner = one_hot(units(x), -1)
         return lambda v: (units(v) * winner).sum(-1) * factor
 
-    def uncentred(layer, x):
-        if isinstance(layer, bnn.BatchNormUncentered2d):
-            var = layer.running_var.view(1, -1, 1, 1)
-        elif isinstance(layer, bnn.PositionNormUncentered2d):
-            var = (x - x.mean(1, keepdim=True)).square().mean(1, keepdim=True)
-        else:
-            parts = x.unflatten(1, (layer.num_groups, -1))
-            var = (parts - parts.mean((2, 3, 4), keepdim=True)).square().mean((2, 3, 4), keepdim=True)
-            var = var.expand(-1, -1, parts.shape[2], -1, -1).flatten(1, 2)
+    def norm(layer, x):
+        groups = 1 if isinstance(layer, (bnn.PositionNorm2d, bnn.PositionNormUncentered2d)) else layer.num_groups
+        dims = (2,) if isinstance(layer, (bnn.PositionNorm2d, bnn.PositionNormUncentered2d)) else (2, 3, 4)
+
+        def mean(v):
+            parts = v.unflatten(1, (groups, -1))
+            return parts.mean(dims, keepdim=True).expand(-1, -1, parts.shape[2], -1, -1).flatten(1, 2)
+
+        std = (mean((x - mean(x)).square()) + layer.eps).sqrt()
+        weight, bias = layer.weight.view(-1, 1, 1), 0 if layer.bias is None else layer.bias.view(-1, 1, 1)
+        if "Uncentered" in type(layer).__name__:
+            return lambda v: v / std * weight + bias
+        return lambda v: (v - mean(v)) / std * weight + bias
+
+    def uncentred_batch_norm(layer, x):
         bias = 0 if layer.bias is None else layer.bias.view(-1, 1, 1)
-        return lambda v: v / (var + layer.eps).sqrt() * layer.weight.view(-1, 1, 1) + bias
+        return lambda v: v / (layer.running_var + layer.eps).sqrt().view(-1, 1, 1) * layer.weight.view(-1, 1, 1) + bias
+
+    def attention(layer, x):
+        def heads(v):
+            return (v @ layer.to_qkv.weight.T).unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
+
+        q, k, _ = heads(x)
+        weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)
+
+        def mixed(v):
+            return (weights @ heads(v)[2]).transpose(1, 2).flatten(2)
+
+        projection = freeze(layer.to_out, mixed(x))
+        return lambda v: projection(mixed(v))
 
     def max_pool(layer, x):
         def windows(v):
@@ -258,8 +311,22 @@ def frozen_map(oracle_conv2d, oracle_linear):
                 | nn.Flatten()
             ):
                 return module  # torch's own, and affine
+            case Permute():
+                return module
+            case Pool():
+                return module
+            case bnn.SinCosPosition():
+                positions = module(torch.zeros_like(x))
+                return lambda v: v + positions
+            case bnn.GELU():
+                gate = (1 + torch.erf(x / 2**0.5)) / 2
+                return lambda v: v * gate
+            case bnn.SelfAttention():
+                return attention(module, x)
+            case bnn.BatchNormUncentered2d():
+                return uncentred_batch_norm(module, x)
             case bnn.Detachable():
-                return uncentred(module, x)
+                return norm(module, x)
         raise TypeError(type(module))
 
     def compute(network, x):

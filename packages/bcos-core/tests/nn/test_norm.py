@@ -6,9 +6,13 @@ from bcos_core.nn import (
     BatchNorm2d,
     BatchNormUncentered2d,
     Detachable,
+    GroupNorm2d,
     GroupNormUncentered2d,
+    InstanceNorm2d,
     InstanceNormUncentered2d,
+    LayerNorm2d,
     LayerNormUncentered2d,
+    PositionNorm2d,
     PositionNormUncentered2d,
 )
 
@@ -175,7 +179,9 @@ def test_no_bias_by_default(norm):
 
 
 def test_repr(norm):
-    assert repr(norm[0]()).endswith("Uncentered2d(6, eps=1e-05, affine=True, bias=False)")
+    layer = norm[0]()
+    groups = f"{layer.num_groups}, " if hasattr(layer, "num_groups") else ""
+    assert repr(layer).endswith(f"Uncentered2d({groups}6, eps=1e-05, affine=True, bias=False)")
 
 
 def test_bias_needs_affine(norm):
@@ -193,6 +199,44 @@ def test_num_channels(kind):
 def test_num_groups(groups):
     with pytest.raises(ValueError, match=f"num_groups: expected a divisor of 6 channels, got {groups}"):
         GroupNormUncentered2d(groups, 6)
+
+
+CENTRED = {
+    "group": (GroupNorm2d, (2,), lambda x: (x.unflatten(1, (2, 3)), (2, 3, 4))),
+    "layer": (LayerNorm2d, (), lambda x: (x, (1, 2, 3))),
+    "instance": (InstanceNorm2d, (), lambda x: (x, (2, 3))),
+    "position": (PositionNorm2d, (), lambda x: (x, (1,))),
+}
+
+
+@pytest.mark.parametrize("detach", [False, True], ids=["", "detach"])
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize(("kind", "first", "view"), CENTRED.values(), ids=CENTRED)
+class TestCentred:
+    """x less its mean, over the standard deviation: two ways to compute it, one for training, one for explaining."""
+
+    def test_values_and_gradient(self, kind, first, view, bias, detach, x, assert_close):
+        layer = random_affine(kind(*first, 6, bias=bias).double())
+        layer.detach = detach
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = x.detach().contiguous(memory_format=layout).requires_grad_()
+            parts, dims = view(x)
+            var = spread(parts, dims)
+            var = var.detach() if detach else var
+            expected = ((parts - parts.mean(dims, keepdim=True)) / (var + EPS).sqrt()).reshape(x.shape)
+            expected = expected * layer.weight.view(-1, 1, 1) + (layer.bias.view(-1, 1, 1) if bias else 0)
+            y, grad = layer(x), torch.randn_like(x)
+            assert_close(y, expected)
+            assert_close(*(torch.autograd.grad(value, x, grad)[0] for value in (y, expected)), tolerance=1e-11)
+
+    def test_half_precision(self, kind, first, view, bias, detach, x, assert_close):
+        layer = kind(*first, 6, bias=bias)
+        layer.detach = detach
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(x.bfloat16())
+        parts, dims = view(x.bfloat16().double())
+        expected = (parts - parts.mean(dims, keepdim=True)) / (spread(parts, dims) + EPS).sqrt()
+        assert_close(y.bfloat16(), expected.reshape(x.shape), tolerance=0.02)
 
 
 class TestBatchNorm2d:

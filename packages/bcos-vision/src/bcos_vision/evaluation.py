@@ -1,6 +1,6 @@
 """Scores of a trained classifier on images it has not seen, and how exactly its explanations add up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,9 @@ from torchmetrics.classification import (
 
 from .config import Loss
 from .data import Images, make_loader, to_unit_range
+from .data.images import Batch, Indices
 from .models import ImageClassifier
+from .probability import probabilities
 from .progress import track
 
 
@@ -71,11 +73,54 @@ def classification_metrics(num_classes: int, *, prefix: str = "") -> MetricColle
 
 
 @dataclass(frozen=True)
+class MatchedImages:
+    """Images of other data, with a model's numbers for their classes."""
+
+    images: Images
+    class_index: Tensor
+    """The model's number of each class of the data."""
+
+    @property
+    def labels(self) -> Tensor:
+        return self.class_index[self.images.labels]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, indices: Indices) -> Batch:
+        images, labels = self.images[indices]
+        return images, self.class_index[labels]
+
+    def subset(self, indices: Indices) -> "MatchedImages":
+        return replace(self, images=self.images.subset(indices))
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class that has images."""
+
+    index: int
+    """The model's number of the class."""
+    images: int
+    precision: float
+    """Share of its images among all that were taken for it; 0 where none was."""
+    recall: float
+    """Share of its images that were taken for it."""
+    f1: float
+    """Harmonic mean of the two."""
+    confidence: float
+    """Mean probability that its images' predicted classes were given."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Scores on a set of images."""
 
     metrics: dict[str, float]
-    """accuracy, precision and recall (averaged over classes), loss, completeness_error (the largest; NaN if one is)."""
+    """accuracy, top5_accuracy (of more than five classes), precision and recall (averaged over classes that have
+    images), loss, completeness_error (the largest; NaN if one is)."""
+    per_class: tuple[ClassScores, ...]
+    """Of each class that has images, in the model's order."""
     confusion: Tensor
     """Counts, shape (K, K): row is the true class, column the predicted one."""
     predictions: Tensor
@@ -93,6 +138,7 @@ def evaluate(
     loss: Loss = "bce",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    softmax: bool = False,
 ) -> Evaluation:
     """Score a classifier on every image of a set, and explain ``num_explained`` of them, evenly spread.
 
@@ -104,6 +150,7 @@ def evaluate(
         loss: Which loss is among the scores.
         dtype: float32, or float64 to see that what error remains is rounding.
         device: Where to compute.
+        softmax: Confidences are probabilities of the softmax, not of each logit by itself.
 
     Example:
         >>> import bcos_vision
@@ -114,32 +161,42 @@ def evaluate(
         True
     """
     model = model.to(device=device, dtype=dtype).eval()
-    metrics = classification_metrics(model.num_classes).to(device)
-    confusion = MulticlassConfusionMatrix(model.num_classes).to(device)
+    k = model.num_classes
+    confusion = MulticlassConfusionMatrix(k).to(device)
+    top5 = MulticlassAccuracy(k, top_k=5, average="micro").to(device) if k > 5 else None
     total_loss = 0.0
-    predictions = []
+    predictions, confidences = [], []
     for batch, labels in track(make_loader(images, batch_size), "scoring", -(-len(images) // batch_size)):
         x, y = to_unit_range(batch.to(device), dtype), labels.to(device)
         with torch.no_grad():
             logits = model(x)
-        metrics.update(logits, y)
         confusion.update(logits, y)
+        if top5 is not None:
+            top5.update(logits, y)
         total_loss += float(classification_loss(logits, y, loss)) * len(y)
         predictions.append(logits.argmax(1).cpu())
+        confidences.append(probabilities(logits, softmax=softmax).amax(1).cpu())
     # folders are sorted by class: the first images would be of one class alone
     chosen = torch.linspace(0, len(images) - 1, min(num_explained, len(images))).round().long().tolist()
     errors = [torch.zeros(0, dtype=dtype)]
     for batch, _ in track(make_loader(images.subset(chosen), batch_size), "explaining", -(-len(chosen) // batch_size)):
         errors.append(explain(model, to_unit_range(batch.to(device), dtype)).completeness_error.cpu())
     error = torch.cat(errors)
-    scores = {name: float(value) for name, value in metrics.compute().items()}
-    return Evaluation(
-        metrics={
-            **scores,
-            "loss": total_loss / len(images),
-            "completeness_error": float(error.max()) if len(error) else 0.0,
-        },
-        confusion=confusion.compute().cpu(),
-        predictions=torch.cat(predictions),
-        num_explained=len(error),
-    )
+    counts = confusion.compute().cpu()
+    per_class = _per_class(counts, torch.cat(confidences), images.labels)
+    scores = {"accuracy": counts.diagonal().sum().item() / len(images)}
+    if top5 is not None:
+        scores["top5_accuracy"] = float(top5.compute())
+    scores["precision"] = sum(c.precision for c in per_class) / len(per_class)
+    scores["recall"] = sum(c.recall for c in per_class) / len(per_class)
+    scores["loss"] = total_loss / len(images)
+    scores["completeness_error"] = float(error.max()) if len(error) else 0.0
+    return Evaluation(scores, per_class, counts, torch.cat(predictions), len(error))
+
+
+def _per_class(confusion: Tensor, confidences: Tensor, labels: Tensor) -> tuple[ClassScores, ...]:
+    right, own, taken = (counts.double() for counts in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
+    precision, recall, f1 = right / taken.clamp(min=1), right / own.clamp(min=1), 2 * right / (own + taken).clamp(min=1)
+    confidence = torch.zeros(len(own)).double().index_add_(0, labels, confidences.double()) / own.clamp(min=1)
+    columns = [column.tolist() for column in (precision, recall, f1, confidence)]
+    return tuple(ClassScores(i, int(own[i]), *(column[i] for column in columns)) for i in own.nonzero()[:, 0].tolist())

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from bcos_core import Explanation, explain
+from bcos_core.explanation import Comparison
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from .data import to_unit_range
 from .models import ImageClassifier
+from .probability import probabilities
 
 _RIGHT, _WRONG = "#1a7f37", "#c4302b"
-_HEAT = "RdBu_r"
+# red for, blue against; the blue is the darker one, so that a print in grey still tells strong evidence apart
+_HEAT = LinearSegmentedColormap.from_list("evidence", ["#0b2f6b", "#5b9bd5", "#ffffff", "#f2a07b", "#d9481c"])
 _GREY_GROUND = "#a9c9e8"  # under a grey explanation: white would hide the white that the network looks for
 
 
@@ -75,6 +80,7 @@ def draw_explanation(
     path: pathlib.Path,
     *,
     title: str,
+    softmax: bool = False,
 ) -> None:
     """Draw one image and its explanation large, with the classes that scored highest.
 
@@ -84,35 +90,100 @@ def draw_explanation(
         classes: Names of the classes.
         path: PNG to write.
         title: First line of the picture.
+        softmax: Bars are probabilities of the softmax, not of each logit by itself.
     """
-    colours = explanation.weights.shape[1] in (2, 6)
-    figure = Figure(figsize=(4 * (3 + colours), 4.6), layout="constrained")
+    colours = _explains_colours(explanation)
+    figure = Figure(figsize=(3 * (3 + colours), 3.7), layout="constrained")
     axes = list(figure.subplots(1, 3 + colours))
     _show_image(axes.pop(0), image, "what it sees")
     if colours:
         _show_rgba(axes.pop(0), explanation, 0, "why: colours that drive the logit")
-    _show_heat(axes[0], explanation, 0, "")
-    logit = float(explanation.logits[0, explanation.target[0]])
-    total = float(explanation.contributions[0].sum())
-    rest = float(explanation.remainder[0])
-    axes[0].set_title(f"pixels {total:+.2f}, constants {rest:+.2f}: logit {logit:+.2f}", fontsize=10)
-    probabilities = explanation.logits[0].sigmoid()
-    top = probabilities.topk(min(5, len(classes)))
-    names = [classes[i] for i in top.indices.tolist()]
+    _show_heat(axes[0], explanation, 0, _sum(explanation))
+    chances = probabilities(explanation.logits, softmax=softmax)[0]
+    top = chances.topk(min(5, len(classes)))
+    names = [_shorten(classes[i]) for i in top.indices.tolist()]
     colour = [_RIGHT if i == explanation.target[0] else "#8c959f" for i in top.indices]
-    axes[1].barh(range(len(names))[::-1], top.values.tolist(), color=colour)
-    axes[1].set_yticks(range(len(names))[::-1], names)
-    axes[1].set_xlim(0, 1)
-    axes[1].set_title("probability (sigmoid of the logit)", fontsize=10)
+    bars = axes[1].barh(range(len(names))[::-1], top.values.tolist(), height=0.6, color=colour)
+    axes[1].bar_label(bars, [f"{share:.1%}" for share in top.values.tolist()], padding=3, fontsize=8)
+    axes[1].set_yticks(range(len(names))[::-1], names, fontsize=9)
+    axes[1].set_xlim(0, 1.25)  # room for the numbers
+    axes[1].set_box_aspect(1)  # as high as the pictures
+    axes[1].set_xticks([0, 0.5, 1], ["0", "50%", "100%"], fontsize=8)
+    axes[1].set_title(f"probability ({'softmax' if softmax else 'sigmoid of the logit'})", fontsize=9, pad=3)
     axes[1].spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     _caption(figure, explanation.weights.shape[1])
     figure.savefig(path, dpi=130)
 
 
+def draw_comparison(
+    image: Tensor, comparison: Comparison, classes: Sequence[str], path: pathlib.Path, *, title: str
+) -> None:
+    """Draw one image, what speaks for each of two classes, and which pixels decide between them.
+
+    Args:
+        image: In [0, 1], shape (C, H, W).
+        comparison: Of this image alone (N = 1).
+        classes: Names of the classes.
+        path: PNG to write.
+        title: First line of the picture.
+    """
+    figure = Figure(figsize=(12, 3.9), layout="constrained")
+    axes = figure.subplots(1, 4)
+    _show_image(axes[0], image, "what it sees\n")  # two lines, as the others
+    both = (comparison.first, comparison.second)
+    names = [_shorten(classes[int(e.target[0])]) for e in both]
+    limit = max(_limit(e.contribution_map[0]) for e in (*both, comparison))
+    for cell, explanation, name in zip(axes[1:], both, names, strict=False):
+        text = f"for and against {name}\n{_sum(explanation)}"
+        _show_heat(cell, explanation, 0, text, limit=limit)
+    text = f"decides for {names[0]} (red) or {names[1]} (blue)\n{_sum(comparison)}"
+    _show_heat(axes[3], comparison, 0, text, limit=limit)
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    figure.supxlabel(
+        "Red: for, blue: against, all on one scale. The last is the first minus the second: its pixels plus constants "
+        f"are how much larger the logit of {names[0]} is.",
+        fontsize=8,
+        color="#57606a",
+    )
+    figure.savefig(path, dpi=130)
+
+
+def draw_plain(explanation: Explanation | Comparison, path: pathlib.Path) -> None:
+    """Write an explanation alone, a pixel for each pixel; images of less than 128 pixels are enlarged whole times.
+
+    Of a B-cos network these are its colours, with opacity (on a blue ground for grey images, whose white would not
+    show); of a plain network, or two classes, the heat map.
+
+    Args:
+        explanation: Of one image (N = 1).
+        path: PNG to write.
+    """
+    heat = explanation.contribution_map[0].float().cpu()
+    if isinstance(explanation, Comparison) or not _explains_colours(explanation):
+        limit = _limit(heat)
+        picture = _HEAT((heat / (2 * limit) + 0.5).numpy(), bytes=True)[..., :3]
+    else:
+        picture = (_rgba(explanation, 0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    times = -(-128 // min(heat.shape))
+    enlarged = Image.fromarray(picture.repeat(times, 0).repeat(times, 1))
+    if enlarged.mode == "RGBA" and explanation.contributions.shape[1] == 2:
+        ground = Image.new("RGBA", enlarged.size, _GREY_GROUND)
+        enlarged = Image.alpha_composite(ground, enlarged).convert("RGB")
+    enlarged.save(path, compress_level=1)  # thrice as fast, little larger
+
+
 def draw_confusion(confusion: Tensor, classes: Sequence[str], path: pathlib.Path, *, title: str) -> None:
-    """Draw a confusion matrix: rows are true classes, columns predicted ones; counts where they can be read."""
+    """Draw a confusion matrix: rows are true classes, columns predicted ones; counts where they can be read.
+
+    Args:
+        confusion: Counts, shape (K, K), or (K, K + 1) where the last column holds predictions of other classes.
+        classes: Names of the K classes.
+        path: PNG to write.
+        title: First line of the picture.
+    """
     k = len(classes)
+    columns = [*classes, "another"][: confusion.shape[1]]
     side = float(np.clip(0.45 * k + 2, 4, 16))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
@@ -121,10 +192,10 @@ def draw_confusion(confusion: Tensor, classes: Sequence[str], path: pathlib.Path
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if k <= 30:
-        axes.set_xticks(range(k), classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+        axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0)
         axes.set_yticks(range(k), classes)
         for i in range(k):
-            for j in range(k):
+            for j in range(len(columns)):
                 if count := int(confusion[i, j]):
                     axes.text(
                         j,
@@ -159,7 +230,7 @@ def _draw_blocks(figure: object, columns: int, panels: int, blocks: list[_Block]
             probability = float(of_truth.logits[i, labels[i]].sigmoid())
             pairs.append((of_truth, f"{truth} ({probability:.0%})", "black"))
         for explanation, text, colour in pairs:
-            if explanation.weights.shape[1] in (2, 6):
+            if _explains_colours(explanation):
                 _show_rgba(cells.pop(0), explanation, i, text, colour)
                 text = f"sum {float(explanation.contributions[i].sum()):+.1f}"
                 colour = "black"
@@ -173,18 +244,47 @@ def _show_image(axes: Axes, image: Tensor, title: str, colour: str | None = None
 
 
 def _show_rgba(axes: Axes, explanation: Explanation, i: int, title: str, colour: str | None = None) -> None:
-    side = explanation.weights.shape[-1]
-    picture = explanation.to_rgba(smooth=1 if side < 64 else 5)[i]
     axes.set_facecolor(_GREY_GROUND if explanation.weights.shape[1] == 2 else "white")
-    axes.imshow(picture.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
+    axes.imshow(_rgba(explanation, i).clamp(0, 1).numpy())
     _finish(axes, title, colour)
 
 
-def _show_heat(axes: Axes, explanation: Explanation, i: int, title: str, colour: str | None = None) -> None:
+def _show_heat(
+    axes: Axes,
+    explanation: Explanation | Comparison,
+    i: int,
+    title: str,
+    colour: str | None = None,
+    limit: float | None = None,
+) -> None:
     heat = explanation.contribution_map[i].float().cpu()
-    limit = float(torch.quantile(heat.abs().flatten(), 0.995)) or 1.0
+    limit = limit or _limit(heat)
     axes.imshow(heat.numpy(), cmap=_HEAT, vmin=-limit, vmax=limit)
     _finish(axes, title, colour)
+
+
+def _limit(heat: Tensor) -> float:
+    """Where the colours of a heat map end."""
+    return float(torch.quantile(heat.float().cpu().abs().flatten(), 0.995)) or 1.0
+
+
+def _rgba(explanation: Explanation, i: int) -> Tensor:
+    """Height, width, colour and opacity."""
+    smooth = 1 if explanation.weights.shape[-1] < 64 else 5
+    return explanation.to_rgba(smooth=smooth)[i].permute(1, 2, 0).cpu()
+
+
+def _sum(explanation: Explanation | Comparison) -> str:
+    total, rest = float(explanation.contributions[0].sum()), float(explanation.remainder[0])
+    return f"pixels {total:+.2f}, constants {rest:+.2f}: logit {float(explanation.logit[0]):+.2f}"
+
+
+def _shorten(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _explains_colours(explanation: Explanation) -> bool:
+    return explanation.weights.shape[1] in (2, 6)
 
 
 def _finish(axes: Axes, title: str, colour: str | None) -> None:

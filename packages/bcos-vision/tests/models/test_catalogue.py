@@ -2,7 +2,7 @@ import pytest
 import torch
 from bcos_core.run.error import InputError
 from bcos_vision import create_model
-from bcos_vision.models import TrainedClassifier
+from bcos_vision.models import TrainedClassifier, aliases
 from bcos_vision.models.card import model_cards
 
 
@@ -12,7 +12,13 @@ from bcos_vision.models.card import model_cards
         ({"name": "resnet21"}, 'unknown model "resnet21"; did you mean "resnet'),
         ({"name": "resnet20", "variant": "baselin"}, 'unknown variant "baselin"; did you mean "baseline"'),
         ({"name": "resnet20", "norm": "batchnorm"}, 'unknown norm "batchnorm"; did you mean "batch"'),
-        ({"name": "resnet20", "stem": "imagenet"}, 'stem: resnet20 has cifar, got "imagenet"'),
+        ({"name": "resnet20", "stem": "imagenet"}, 'stem: expected "cifar", .* got "imagenet"'),
+        ({"name": "resnet20", "in_channels": 2}, "in_channels: expected 1 or 3, got 2"),
+        ({"name": "resnet20", "temperature": 0.0}, "temperature > 0"),
+        ({"name": "resnet20", "variant": "standard", "temperature": 2.0}, 'belong to variants "bcos" and "baseline"'),
+        ({"name": "vgg11_bnu", "norm": "batch"}, 'norm: vgg11_bnu is vgg11 with norm "batch_uncentered", got "batch"'),
+        ({"name": "standard_vitc_ti_patch1_14", "variant": "baseline"}, 'variant: .* with variant "standard"'),
+        ({"name": "resnet20", "weights": "nowhere.pth"}, "nowhere.pth: no such file"),
         ({"name": "resnet20", "num_classes": 0}, "num_classes: expected at least 1, got 0"),
         ({"name": "resnet20", "variant": "standard", "b": 1.5}, 'belong to variant "bcos"'),
         ({"name": "resnet20", "b": 0.5}, "b: expected a finite number >= 1, got 0.5"),
@@ -45,11 +51,11 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     TrainedClassifier(create_model("resnet20", num_classes=2), ("a", "b"), (8, 8), "x").save(path)
     create_model("resnet20", num_classes=2, weights=path)
-    with pytest.raises(InputError, match=r"of another architecture \(\d+ missing: .*stages"):
+    with pytest.raises(InputError, match=r"of another architecture \(\d+ missing: .*layer1.3"):
         create_model("resnet32", num_classes=2, weights=path)
-    with pytest.raises(InputError, match=r"1 of another shape: network.head.0.weight \(2, 64, 1, 1\) instead of \(3,"):
+    with pytest.raises(InputError, match=r"1 of another shape: network.fc.weight \(2, 64, 1, 1\) instead of \(3,"):
         create_model("resnet20", num_classes=3, weights=path)
-    with pytest.raises(InputError, match="unexpected"):
+    with pytest.raises(InputError, match=r"missing: encoding.mean, encoding.std"):
         create_model("resnet20", num_classes=2, variant="standard", weights=path)
 
 
@@ -70,3 +76,33 @@ def test_cards_count_the_multiply_adds():
     first = 32 * 32 * 9 * 16 * 16 * 6
     assert card.multiply_adds == stem + first + stages + 64 * 10
     assert card.image_size == 32
+
+
+def test_aliases_are_what_they_stand_for():
+    with torch.device("meta"):
+        for name, alias in aliases().items():
+            model = create_model(name)
+            assert model.description["name"] == alias.model
+            assert {k: model.description[k] for k in alias.arguments} == dict(alias.arguments)
+            assert model.description["variant"] == alias.arguments.get("variant", "bcos")
+
+
+def test_logits_have_the_bias_and_temperature_asked_for():
+    options = {"num_classes": 4, "variant": "baseline"}
+    torch.manual_seed(0)
+    plain = create_model("resnet20", **options, logit_bias=0.0).eval()
+    torch.manual_seed(0)
+    other = create_model("resnet20", **options, logit_bias=-3.0, temperature=0.5).eval()
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(other(images), plain(images) / 0.5 - 3)
+
+
+@pytest.mark.parametrize("contents", [b"no archive", None])
+def test_files_without_tensors_are_refused(tmp_path, contents):
+    path = tmp_path / "model.pth"
+    if contents is None:
+        torch.save({"epoch": 3, "state_dict": {"weight": [1.0]}}, path)
+    else:
+        path.write_bytes(contents)
+    with pytest.raises(InputError, match=r"model.pth: (no readable|expected a) state dict"):
+        create_model("resnet20", weights=path)

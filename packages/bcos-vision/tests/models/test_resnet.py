@@ -1,10 +1,10 @@
-"""ResNets against torchvision's blocks, the published sizes, and the promise of completeness."""
+"""CIFAR ResNets against torchvision's blocks and the published sizes; norms and exponents."""
 
 import bcos_core
 import pytest
 import torch
 from bcos_core.nn import BatchNorm2d, BatchNormUncentered2d, BcosConv2d
-from bcos_vision import create_model, list_models
+from bcos_vision import create_model
 from bcos_vision.models.variant import NORMS
 from torch import nn
 from torchvision.models.resnet import BasicBlock
@@ -12,46 +12,20 @@ from torchvision.models.resnet import BasicBlock
 VARIANTS = ("bcos", "baseline", "standard")
 
 
-def with_trained_statistics(model: nn.Module) -> nn.Module:
-    """Running statistics and weights as after training: away from 0 and 1, and not alike."""
-    generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            if isinstance(module, (nn.BatchNorm2d, BatchNormUncentered2d)) and tensor.dim() == 1:
-                low = 0.5 if name in ("running_var", "weight") else -0.5
-                tensor.data.uniform_(low, low + 1, generator=generator)
-    return model
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", list_models())
-def test_every_model_trains_a_step_and_explains_completely(name, variant):
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=10, variant=variant)
-    images = torch.rand(2, 3, 16, 16)
-    loss = nn.functional.binary_cross_entropy_with_logits(model(images), torch.zeros(2, 10))
-    loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    with_trained_statistics(model)
-    explanation = bcos_core.explain(model, images)
-    assert explanation.contributions.shape == (2, 6 if variant == "bcos" else 3, 16, 16)
-    assert explanation.completeness_error.max() <= 1e-5
-    assert bcos_core.explain(model.double(), images.double()).completeness_error.max() <= 1e-12
-
-
 @pytest.mark.parametrize("norm", list(NORMS))
 @pytest.mark.parametrize("options", [{"b": 1.0}, {"b": 1.5}, {"b": 2.5, "max_out": 2}])
-def test_every_norm_and_exponent_explains_completely(norm, options):
+def test_every_norm_and_exponent_explains_completely(norm, options, trained):
     torch.manual_seed(0)
-    model = with_trained_statistics(create_model("resnet20", num_classes=4, in_channels=1, norm=norm, **options))
     images = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    model = trained(create_model("resnet20", num_classes=4, in_channels=1, norm=norm, **options), images.float())
     assert bcos_core.explain(model.float(), images.float()).completeness_error.max() <= 1e-5
     assert bcos_core.explain(model.double(), images).completeness_error.max() <= 1e-12
 
 
-def test_standard_network_equals_one_of_torchvisions_blocks():
+def test_standard_network_equals_one_of_torchvisions_blocks(trained):
     torch.manual_seed(0)
-    model = with_trained_statistics(create_model("resnet20", num_classes=10, variant="standard")).eval().double()
+    images = torch.rand(4, 3, 32, 32, dtype=torch.float64)
+    model = trained(create_model("resnet20", num_classes=10, variant="standard").double(), images)
     blocks = []
     channels = 16
     for stage in range(3):
@@ -69,7 +43,6 @@ def test_standard_network_equals_one_of_torchvisions_blocks():
     own = list(model.network.state_dict().values())
     assert [v.shape for v in own] == [v.shape for v in oracle.state_dict().values()]
     oracle.load_state_dict(dict(zip(oracle.state_dict(), own, strict=True)))
-    images = torch.rand(4, 3, 32, 32, dtype=torch.float64)
     standardised = (images - model.encoding.mean) / model.encoding.std
     torch.testing.assert_close(model(images), oracle(standardised), rtol=1e-12, atol=1e-12)
 

@@ -1,7 +1,8 @@
 """Exact explanations: what each input contributed to an output."""
 
+from .comparison import Comparison, compare
 from .contribution import EncodingModel, Explanation, explain
 from .mode import explanation_mode
 from .render import render_rgba
 
-__all__ = ["EncodingModel", "Explanation", "explain", "explanation_mode", "render_rgba"]
+__all__ = ["Comparison", "EncodingModel", "Explanation", "compare", "explain", "explanation_mode", "render_rgba"]

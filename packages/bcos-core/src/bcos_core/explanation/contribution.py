@@ -47,6 +47,11 @@ class Explanation:
     """|sum of contributions + remainder - logit| / max(1, |logit|)."""
 
     @property
+    def logit(self) -> Float[Tensor, "n"]:
+        """The explained logit of each input."""
+        return self.logits.gather(1, self.target[:, None])[:, 0]
+
+    @property
     def contribution_map(self) -> Float[Tensor, "n h w"]:
         """Contribution of each pixel: contributions summed over channels (images only)."""
         return self.contributions.sum(1)
@@ -54,6 +59,14 @@ class Explanation:
     def to_rgba(self, *, smooth: int = 1, percentile: float = 99.5) -> Float[Tensor, "n 4 h w"]:
         """The papers' colour picture of an explanation; see :func:`bcos_core.explanation.render_rgba`."""
         return render_rgba(self.weights, self.contributions, smooth=smooth, percentile=percentile)
+
+    def at(self, i: int) -> "Explanation":
+        """The explanation of input ``i`` alone, N = 1."""
+        return Explanation(*(getattr(self, f.name)[i : i + 1] for f in fields(self)))
+
+    def cpu(self) -> "Explanation":
+        """The explanation in the memory of the CPU."""
+        return Explanation(*(getattr(self, f.name).cpu() for f in fields(self)))
 
 
 def explain(
@@ -100,10 +113,10 @@ def explain(
         network = model.network if encodes else model
         with recorded_offsets(network) as offsets:
             logits = network(inputs.clone())  # its first module may work in place
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != x.shape[0]:
             raise ValueError(f"model: expected an output of shape ({len(x)}, K), got {_describe(logits)}")
         index = _target_index(target, logits)
-        if len(x) > 1 and any(len(z) != len(x) for z in offsets.outputs):
+        if any(z.shape[0] != x.shape[0] for z in offsets.outputs) and len(x) > 1:
             # a module had sequences first, say, or windows: whose gradient is whose is known for a single sample only
             alone = [explain(model, x[i : i + 1], int(index[i])) for i in range(len(x))]
             return Explanation(*(torch.cat([getattr(e, f.name) for e in alone]) for f in fields(Explanation)))
@@ -140,8 +153,10 @@ def _target_index(target: int | Sequence[int] | Tensor | None, logits: Tensor) -
     if index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
         raise ValueError(f"target: expected an integer or {n} of them, got {target!r}")
     index = index.long().expand(n) if index.dim() == 0 else index.long()
-    if len(index) != n:
+    if index.shape[0] != n:
         raise ValueError(f"target: expected {n} classes, one for each input, got {len(index)}")
+    if torch.compiler.is_exporting():  # no values yet; an exported graph fails at a class that is none
+        return index.clone()
     if n and not 0 <= int(index.min()) <= int(index.max()) < k:
         raise ValueError(f"target: expected classes from 0 to {k - 1}, got {index.min()} to {index.max()}")
     return index.clone()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from bcos_core.nn import encoding, logit, norm
+from bcos_core.nn import encoding, logit, norm, position
 
 _CHANNEL_FIRST = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -22,6 +22,7 @@ _CHANNEL_FIRST = (
 _CHANNEL_LAST = (nn.Linear, nn.LayerNorm)
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ELEMENTWISE = (logit.LogitLayer, encoding.Standardise, encoding.InverseEncoding)
+_PER_POSITION = (position.SinCosPosition,)
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Offsets:
         for constant, gradient in zip(self.constants, gradients, strict=True):
             if gradient is not None:  # None: the module does not reach the logit
                 part = gradient.double() * constant.double()
-                total += part.sum() if len(total) == 1 else part.flatten(1).sum(1)
+                total += part.flatten(1).sum(1) if part.dim() > 1 and part.shape[0] == total.shape[0] else part.sum()
         return total
 
 
@@ -56,7 +57,7 @@ def recorded_offsets(model: nn.Module) -> Iterator[Offsets]:
         tape.constants.append(constant)
         return output.clone()  # an in-place activation may follow; it must not touch what was recorded
 
-    known = (*_CHANNEL_FIRST, *_CHANNEL_LAST, *_BATCH_NORM, *_ELEMENTWISE)
+    known = (*_CHANNEL_FIRST, *_CHANNEL_LAST, *_BATCH_NORM, *_ELEMENTWISE, *_PER_POSITION)
     handles = [m.register_forward_hook(record, with_kwargs=True) for m in model.modules() if isinstance(m, known)]
     try:
         yield tape
@@ -73,6 +74,8 @@ def _constant(module: nn.Module, x: Tensor) -> Tensor | None:
         if has_statistics or isinstance(module, _ELEMENTWISE):
             # an affine map of each element alone: its value at zero
             return module.forward(x.new_zeros(1, *(s if d == 1 else 1 for d, s in enumerate(x.shape[1:], start=1))))
+        if isinstance(module, _PER_POSITION):
+            return module.forward(x.new_zeros(1, *x.shape[1:]))
         bias = getattr(module, "bias", None)
         if bias is None:
             return None

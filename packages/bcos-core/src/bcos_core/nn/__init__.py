@@ -1,5 +1,7 @@
 """B-cos layers. Everything here is linear in its input while :func:`bcos_core.explanation_mode` is on."""
 
+from .activation import GELU
+from .attention import SelfAttention
 from .conv import BcosConv2d
 from .detachable import Detachable
 from .encoding import InverseEncoding, Standardise
@@ -8,25 +10,37 @@ from .logit import LogitLayer
 from .norm import (
     BatchNorm2d,
     BatchNormUncentered2d,
+    GroupNorm2d,
     GroupNormUncentered2d,
+    InstanceNorm2d,
     InstanceNormUncentered2d,
+    LayerNorm2d,
     LayerNormUncentered2d,
+    PositionNorm2d,
     PositionNormUncentered2d,
 )
+from .position import SinCosPosition
 from .synchronise import synchronise_batch_norms
 
 __all__ = [
+    "GELU",
     "BatchNorm2d",
     "BatchNormUncentered2d",
     "BcosConv2d",
     "BcosLinear",
     "Detachable",
+    "GroupNorm2d",
     "GroupNormUncentered2d",
+    "InstanceNorm2d",
     "InstanceNormUncentered2d",
     "InverseEncoding",
+    "LayerNorm2d",
     "LayerNormUncentered2d",
     "LogitLayer",
+    "PositionNorm2d",
     "PositionNormUncentered2d",
+    "SelfAttention",
+    "SinCosPosition",
     "Standardise",
     "synchronise_batch_norms",
 ]

@@ -1,12 +1,13 @@
-"""Normalisation layers for B-cos networks: scale without bias, and (but for two) without centring.
+"""Normalisation layers for B-cos networks: scale without bias, centred or not.
 
 A bias would be a part of the output that no input is responsible for, so none of them has one unless asked. An
 uncentred norm divides by the standard deviation and does not subtract the mean: y = weight · x / sqrt(var + eps),
 where var is still the variance about the mean, as in the public B-cos v2 code (Böhle et al., TPAMI 2024,
-arXiv 2306.10898, sec. 3). In explanation mode var is a constant, and the layer linear.
+arXiv 2306.10898, sec. 3). In explanation mode var is a constant, and the layer linear: a mean of the input itself is.
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,19 +33,18 @@ class _ScaledNorm(Detachable):
         self.weight = nn.Parameter(torch.ones(num_channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_channels)) if bias else None
 
-    def _divide(self, x: Images, var: Tensor) -> Images:
-        """X over the standard deviation, times the weight, plus the bias; var broadcasts against x."""
+    def _divide(self, x: Images, var: Tensor, mean: Tensor | None = None) -> Images:
+        """X (less the mean) over the standard deviation, times the weight, plus the bias; all broadcast against x."""
         factor = torch.rsqrt(var + self.eps)
         if self.weight is not None:
             factor = factor * self.weight.view(-1, 1, 1)
-        y = x * factor.to(x.dtype)
+        y = (x if mean is None else x - mean.to(x.dtype)) * factor.to(x.dtype)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1).to(y.dtype)
 
     def _variance(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
         """Biased variance over dims, kept; a constant in explanation mode; float32 at least."""
         x = x.detach() if self.detach else x
-        x = x if x.dtype == torch.float64 else x.float()
-        return x.var(dims, correction=0, keepdim=True)
+        return _at_least_float32(x).var(dims, correction=0, keepdim=True)
 
     def extra_repr(self) -> str:
         return f"{self.num_channels}, eps={self.eps:g}, affine={self.weight is not None}, bias={self.bias is not None}"
@@ -97,7 +97,34 @@ class BatchNormUncentered2d(_ScaledNorm):
         return y
 
 
-class GroupNormUncentered2d(_ScaledNorm):
+class _GroupNorm(_ScaledNorm):
+    """One standard deviation for each image and channel group."""
+
+    centred: bool
+
+    def __init__(self, num_groups: int, num_channels: int, *, eps: float, affine: bool, bias: bool) -> None:
+        super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
+        if num_groups < 1 or num_channels % num_groups:
+            raise ValueError(f"num_groups: expected a divisor of {num_channels} channels, got {num_groups}")
+        self.num_groups = num_groups
+
+    def forward(self, x: Images) -> Images:
+        if self.centred and not self.detach:  # PyTorch's own, in one pass
+            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        n, c, h, w = x.shape
+        groups = x.reshape(n, self.num_groups, c // self.num_groups, h, w)
+        mean = self._per_channel(_at_least_float32(groups).mean((2, 3, 4), keepdim=True)) if self.centred else None
+        return self._divide(x, self._per_channel(self._variance(groups, (2, 3, 4))), mean)
+
+    def _per_channel(self, statistic: Tensor) -> Tensor:
+        n, groups = statistic.shape[:2]
+        return statistic.reshape(n, groups, 1, 1).repeat_interleave(self.num_channels // groups, dim=1)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {super().extra_repr()}"
+
+
+class GroupNormUncentered2d(_GroupNorm):
     """Group norm without centring: one standard deviation for each image and channel group.
 
     Args:
@@ -111,29 +138,56 @@ class GroupNormUncentered2d(_ScaledNorm):
         ValueError: If ``num_groups`` does not divide ``num_channels``.
     """
 
+    centred = False
+
     def __init__(
         self, num_groups: int, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False
     ) -> None:
-        super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
-        if num_groups < 1 or num_channels % num_groups:
-            raise ValueError(f"num_groups: expected a divisor of {num_channels} channels, got {num_groups}")
-        self.num_groups = num_groups
-
-    def forward(self, x: Images) -> Images:
-        n, c, h, w = x.shape
-        var = self._variance(x.reshape(n, self.num_groups, c // self.num_groups, h, w), (2, 3, 4))
-        return self._divide(x, var.reshape(n, self.num_groups, 1, 1).repeat_interleave(c // self.num_groups, dim=1))
+        super().__init__(num_groups, num_channels, eps=eps, affine=affine, bias=bias)
 
 
-class LayerNormUncentered2d(GroupNormUncentered2d):
+class LayerNormUncentered2d(_GroupNorm):
     """Layer norm without centring: one standard deviation for each image, over channels and space."""
+
+    centred = False
 
     def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
         super().__init__(1, num_channels, eps=eps, affine=affine, bias=bias)
 
 
-class InstanceNormUncentered2d(GroupNormUncentered2d):
+class InstanceNormUncentered2d(_GroupNorm):
     """Instance norm without centring: one standard deviation for each image and channel, over space."""
+
+    centred = False
+
+    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
+        super().__init__(num_channels, num_channels, eps=eps, affine=affine, bias=bias)
+
+
+class GroupNorm2d(_GroupNorm):
+    """Group norm in its ordinary, centred form, without bias unless asked; arguments as the uncentred one's."""
+
+    centred = True
+
+    def __init__(
+        self, num_groups: int, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False
+    ) -> None:
+        super().__init__(num_groups, num_channels, eps=eps, affine=affine, bias=bias)
+
+
+class LayerNorm2d(_GroupNorm):
+    """Layer norm over channels and space, centred. Of a transformer's tokens it is the position norm."""
+
+    centred = True
+
+    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
+        super().__init__(1, num_channels, eps=eps, affine=affine, bias=bias)
+
+
+class InstanceNorm2d(_GroupNorm):
+    """Instance norm, centred: mean and standard deviation for each image and channel, over space."""
+
+    centred = True
 
     def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
         super().__init__(num_channels, num_channels, eps=eps, affine=affine, bias=bias)
@@ -154,6 +208,31 @@ class PositionNormUncentered2d(_ScaledNorm):
 
     def forward(self, x: Images) -> Images:
         return self._divide(x, self._variance(x, (1,)))
+
+
+class PositionNorm2d(_ScaledNorm):
+    """Position norm, centred: the layer norm of each pixel's (or token's) channels.
+
+    Args:
+        num_channels: Channels C of the input (N, C, H, W).
+        eps: Added to the variance.
+        affine: Whether there is a weight for each channel.
+        bias: Whether there is a bias for each channel.
+
+    Example:
+        >>> bool(PositionNorm2d(4)(torch.rand(2, 4, 5, 5)).mean(1).abs().max() < 1e-5)
+        True
+    """
+
+    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
+        super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
+
+    def forward(self, x: Images) -> Images:
+        if self.detach:
+            return self._divide(x, self._variance(x, (1,)), _at_least_float32(x).mean(1, keepdim=True))
+        channels_last = x.permute(0, 2, 3, 1)  # PyTorch's own, in one pass
+        y = F.layer_norm(channels_last, (self.num_channels,), self.weight, self.bias, self.eps)
+        return y.permute(0, 3, 1, 2)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -198,3 +277,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             factor = factor * self.weight
         y = (x - mean.view(-1, 1, 1)) * factor.view(-1, 1, 1)
         return (y if self.bias is None else y + self.bias.view(-1, 1, 1)).to(x.dtype)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

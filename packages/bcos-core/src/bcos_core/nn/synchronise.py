@@ -27,7 +27,7 @@ def synchronise_batch_norms(model: nn.Module, enabled: bool = True) -> None:
     """
     for name, module in model.named_modules():
         if hasattr(module, "synchronised"):
-            module.synchronised = enabled
+            module.synchronised = enabled  # type: ignore[assignment] - a plain flag
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ValueError(
                 f"{name}: expected a batch norm of bcos_core.nn, which can be synchronised, got {type(module).__name__}"
@@ -59,7 +59,7 @@ class _Gather(torch.autograd.Function):
         return rows
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # noqa: ANN001, ARG004
+    def backward(ctx, grad: Tensor) -> Tensor:  # noqa: ANN001, ARG004  # type: ignore[override]
         grad = grad.contiguous().clone()
         dist.all_reduce(grad)
         return grad[dist.get_rank()]

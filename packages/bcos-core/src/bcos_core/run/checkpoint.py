@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -62,20 +62,41 @@ def load_model(path: pathlib.Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: If the file is missing, truncated, or not one of ours.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: no readable safetensors checkpoint ({error})") from None
+    state, metadata = _read_safetensors(path)
     description = None
     with contextlib.suppress(json.JSONDecodeError):
         description = json.loads(metadata.get(_DESCRIPTION, ""))
     if not isinstance(description, dict):
         raise InputError(f"{path}: a safetensors file, but without the description that bcos checkpoints carry")
     return state, description
+
+
+def load_tensors(path: pathlib.Path) -> dict[str, Tensor]:
+    """Read a state dict that others have written: safetensors, or what ``torch.save`` made of one.
+
+    Args:
+        path: The file. Of a dictionary that holds the state among other things, the entry "state_dict" is taken.
+
+    Raises:
+        InputError: If the file is missing, damaged, or holds anything but tensors by name.
+    """
+    import torch
+
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)[0]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # refuses whatever could run code
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # a damaged archive, a foreign format, a pickle of more than tensors
+        raise InputError(f"{path}: no readable state dict ({str(error).splitlines()[0]})") from None
+    if isinstance(state, Mapping):
+        state = state.get("state_dict", state)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise InputError(f"{path}: expected a state dict, tensors by name")
+    return dict(state)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -89,20 +110,40 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     Raises:
         InputError: If names or shapes differ; says which are missing, unexpected or of another shape.
     """
-    own = model.state_dict()
+    check_state({name: tensor.shape for name, tensor in model.state_dict().items()}, state, source)
+    model.load_state_dict(dict(state))
+
+
+def check_state(expected: Mapping[str, Sequence[int]], state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a state whose names or shapes are not the expected ones.
+
+    Raises:
+        InputError: Says which are missing, unexpected or of another shape.
+    """
     differences = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
         "of another shape": [
-            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in sorted(own.keys() & state.keys())
-            if state[name].shape != own[name].shape
+            f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name])}"
+            for name in sorted(expected.keys() & state.keys())
+            if tuple(state[name].shape) != tuple(expected[name])
         ],
     }
     if any(differences.values()):
         text = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in differences.items() if names)
         raise InputError(f"{source}: a checkpoint of another architecture ({text})")
-    model.load_state_dict(dict(state))
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the file's metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: no readable safetensors checkpoint ({error})") from None
 
 
 def _some(names: list[str], most: int = 3) -> str:

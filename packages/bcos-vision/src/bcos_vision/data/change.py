@@ -8,7 +8,7 @@ from torchvision.transforms import InterpolationMode, v2
 from bcos_vision.config import AugmentConfig
 
 from .images import Batch, Images
-from .picture import Size, to_bytes
+from .picture import Size, stack
 
 
 class PictureChange:
@@ -39,10 +39,10 @@ class PictureChange:
             for index, seed in zip(indices, seeds, strict=True):
                 picture = images.picture(index, whole=self._crops)
                 torch.default_generator.manual_seed(seed)  # torchvision draws from it, and takes no other
-                changed.append(to_bytes(self._change(picture)))
+                changed.append(self._change(picture))
         finally:
             torch.default_generator.set_state(before)
-        return torch.stack(changed), images.labels[torch.as_tensor(indices, dtype=torch.long)]
+        return stack(changed), images.labels[torch.as_tensor(indices, dtype=torch.long)]
 
 
 def picture_change(config: AugmentConfig, size: Size) -> PictureChange | None:

@@ -1,7 +1,7 @@
 """Pictures: files decoded, then scaled and cropped as torchvision's Resize and CenterCrop do it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -100,8 +100,13 @@ def fit_box(box: Box, original: Size, size: Size, resize: int | None = None) -> 
 
 def to_bytes(picture: Image.Image) -> Tensor:
     """A grey or RGB picture as a tensor of bytes, shape (channels, H, W)."""
-    array = torch.from_numpy(np.array(picture, dtype=np.uint8))
-    return array.view(picture.height, picture.width, -1).permute(2, 0, 1).contiguous()
+    return stack([picture])[0].contiguous()
+
+
+def stack(pictures: Iterable[Image.Image]) -> Tensor:
+    """Pictures of one size as bytes, shape (N, channels, H, W); channels last in memory, as files and networks are."""
+    array = np.stack([np.asarray(picture) for picture in pictures])
+    return torch.from_numpy(array.reshape(*array.shape[:3], -1)).permute(0, 3, 1, 2)
 
 
 def to_picture(image: Tensor) -> Image.Image:

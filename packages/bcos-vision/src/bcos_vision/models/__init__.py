@@ -1,7 +1,16 @@
 """Networks, each one definition for all variants."""
 
-from .catalogue import Architecture, architecture, create_model, list_models
+from .catalogue import Alias, Architecture, aliases, architecture, create_model, list_models
 from .classifier import ImageClassifier
 from .file import TrainedClassifier
 
-__all__ = ["Architecture", "ImageClassifier", "TrainedClassifier", "architecture", "create_model", "list_models"]
+__all__ = [
+    "Alias",
+    "Architecture",
+    "ImageClassifier",
+    "TrainedClassifier",
+    "aliases",
+    "architecture",
+    "create_model",
+    "list_models",
+]

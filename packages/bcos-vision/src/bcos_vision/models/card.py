@@ -17,7 +17,7 @@ class ModelCard:
     variant: str
     parameters: int
     multiply_adds: int
-    """Of the convolutions and linear layers, for one image."""
+    """Of convolutions, linear layers and attention, for one image."""
     image_size: int
     """Side of that image."""
 
@@ -30,11 +30,21 @@ def model_cards(num_classes: int = 10) -> Iterator[ModelCard]:
         'resnet20'
     """
     for name in list_models():
-        side = architecture(name).image_size
         for variant in ("bcos", "baseline", "standard"):
-            with torch.device("meta"):
-                model = create_model(name, num_classes=num_classes, variant=variant).eval()
-                with FlopCounterMode(display=False) as counter, torch.no_grad():
-                    model(torch.empty(1, 3, side, side))
-            parameters = sum(p.numel() for p in model.parameters())
-            yield ModelCard(name, variant, parameters, counter.get_total_flops() // 2, side)
+            yield model_card(name, variant, num_classes=num_classes)
+
+
+def model_card(name: str, variant: str = "bcos", *, num_classes: int = 10) -> ModelCard:
+    """The card of one model.
+
+    Example:
+        >>> round(model_card("resnet18", "standard", num_classes=1000).parameters / 1e6, 2)  # as published
+        11.69
+    """
+    side = architecture(name).image_size
+    with torch.device("meta"):
+        model = create_model(name, num_classes=num_classes, variant=variant).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, 3, side, side))
+    parameters = sum(p.numel() for p in model.parameters())
+    return ModelCard(name, variant, parameters, counter.get_total_flops() // 2, side)

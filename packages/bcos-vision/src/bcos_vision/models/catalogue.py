@@ -1,18 +1,24 @@
 """All models by name: how they are built, listed and loaded."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bcos_core.nn import InverseEncoding, Standardise
-from bcos_core.run.checkpoint import load_model, load_state
-from bcos_core.run.error import InputError
+from bcos_core.run.checkpoint import load_state, load_tensors
+from bcos_core.run.error import InputError, unknown_name
 from bcos_core.run.registry import Registry
 from torch import nn
 
 from .classifier import ImageClassifier
-from .resnet import ResNet
+from .convnext import ConvNeXt
+from .densenet import DenseNet
+from .public import from_public
+from .resnet import BasicBlock, Bottleneck, ResNet
 from .variant import Layers, channels_last
+from .vgg import VGG
+from .vit import VisionTransformer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -21,32 +27,96 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Architecture:
     """What stands behind a model's name."""
 
-    build: Callable[[Layers, int, int], nn.Module]
-    """From layers, encoded channels and number of classes to the network."""
+    build: Callable[[Layers, int, int, bool], nn.Module]
+    """From layers, encoded channels, number of classes, and whether images are small, to the network."""
     image_size: int
     """Side of the images it was designed for, in pixels."""
-    stems: tuple[str, ...]
-    """Stems it can have; the first is its own."""
+    small: bool = False
+    """Whether it was designed for small images; the others are adapted to them by stem="cifar"."""
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A name of the public model zoo for what has another name, or further arguments, here."""
+
+    model: str
+    arguments: Mapping[str, str]
 
 
 _MODELS: Registry[Architecture] = Registry("model")
+_ALIASES: dict[str, Alias] = {}
 
 
-def _cifar_resnet(depth: int) -> Architecture:
-    blocks = ((depth - 2) // 6,) * 3
-    return Architecture(
-        lambda layers, channels, classes: ResNet(layers, channels, classes, blocks=blocks, width=16),
-        image_size=32,
-        stems=("cifar",),
+def _register() -> None:
+    for depth in (20, 32, 44, 56, 110):
+        cifar = {"block": BasicBlock, "blocks": ((depth - 2) // 6,) * 3, "width": 16}
+        _MODELS.register(f"resnet{depth}")(Architecture(_builder(ResNet, **cifar), 32, small=True))
+    for name, block, blocks, options in (
+        ("resnet18", BasicBlock, (2, 2, 2, 2), {}),
+        ("resnet34", BasicBlock, (3, 4, 6, 3), {}),
+        ("resnet50", Bottleneck, (3, 4, 6, 3), {}),
+        ("resnet101", Bottleneck, (3, 4, 23, 3), {}),
+        ("resnet152", Bottleneck, (3, 8, 36, 3), {}),
+        ("resnext50_32x4d", Bottleneck, (3, 4, 6, 3), {"groups": 32, "group_width": 4}),
+    ):
+        _MODELS.register(name)(Architecture(_builder(ResNet, block=block, blocks=blocks, **options), 224))
+    for depth, growth, blocks in (
+        (121, 32, (6, 12, 24, 16)),
+        (161, 48, (6, 12, 36, 24)),
+        (169, 32, (6, 12, 32, 32)),
+        (201, 32, (6, 12, 48, 32)),
+    ):
+        _MODELS.register(f"densenet{depth}")(Architecture(_builder(DenseNet, blocks=blocks, growth=growth), 224))
+    for depth, convs in ((11, (1, 1, 2, 2, 2)), (13, (2,) * 5), (16, (2, 2, 3, 3, 3)), (19, (2, 2, 4, 4, 4))):
+        _MODELS.register(f"vgg{depth}")(Architecture(_builder(VGG, convs=convs), 224))
+    for size, width, blocks, drop in (("tiny", 96, (3, 3, 9, 3), 0.1), ("base", 128, (3, 3, 27, 3), 0.5)):
+        _MODELS.register(f"convnext_{size}")(
+            Architecture(_builder(ConvNeXt, width=width, blocks=blocks, drop=drop), 224)
+        )
+    large = (64, 128, 128, 256, 256, 512)
+    for size, dim, heads, depth, stem in (
+        ("ti", 192, 3, 12, (24, 48, 96, 192)),
+        ("s", 384, 6, 12, (48, 96, 192, 384)),
+        ("b", 768, 12, 12, large),
+        ("l", 1024, 16, 14, large),
+    ):
+        _MODELS.register(f"simple_vit_{size}_patch16_224")(
+            Architecture(_simple_vit(dim=dim, heads=heads, depth=depth), 224)
+        )
+        # one block less, for the work of the stem
+        _MODELS.register(f"vitc_{size}_patch1_14")(
+            Architecture(_vit_c(dim=dim, heads=heads, depth=depth - 1, stem=stem), 224)
+        )
+        for name in (f"simple_vit_{size}_patch16_224", f"vitc_{size}_patch1_14"):
+            _ALIASES[f"standard_{name}"] = Alias(name, {"variant": "standard"})
+    for name in ("densenet121", "resnet50", "resnet152"):
+        _ALIASES[f"{name}_long"] = Alias(name, {})
+    for name in ("convnext_tiny", "convnext_base"):
+        _ALIASES[f"{name}_bnu"] = Alias(name, {"norm": "batch_uncentered"})
+    _ALIASES["vgg11_bnu"] = Alias("vgg11", {"norm": "batch_uncentered"})
+
+
+def _builder(network: Callable[..., nn.Module], **options: Any) -> Callable[[Layers, int, int, bool], nn.Module]:
+    return lambda layers, channels, classes, small: network(layers, channels, classes, small=small, **options)
+
+
+def _simple_vit(**options: Any) -> Callable[[Layers, int, int, bool], nn.Module]:
+    return lambda layers, channels, classes, small: VisionTransformer(
+        layers, channels, classes, patch=4 if small else 16, **options
     )
 
 
-for _depth in (20, 32, 44, 56, 110):
-    _MODELS.register(f"resnet{_depth}")(_cifar_resnet(_depth))
+def _vit_c(**options: Any) -> Callable[[Layers, int, int, bool], nn.Module]:
+    return lambda layers, channels, classes, small: VisionTransformer(
+        layers, channels, classes, patch=1, halvings=2 if small else 4, **options
+    )
+
+
+_register()
 
 
 def list_models() -> list[str]:
-    """Names that :func:`create_model` knows.
+    """Names that :func:`create_model` knows, without :func:`aliases`.
 
     Example:
         >>> "resnet20" in list_models()
@@ -55,12 +125,25 @@ def list_models() -> list[str]:
     return list(_MODELS)
 
 
+def aliases() -> dict[str, Alias]:
+    """The public model zoo's further names, and what they stand for.
+
+    Example:
+        >>> aliases()["vgg11_bnu"].model
+        'vgg11'
+    """
+    return dict(_ALIASES)
+
+
 def architecture(name: str) -> Architecture:
-    """The architecture of a name.
+    """The architecture of a name or alias.
 
     Raises:
         InputError: If the name is unknown; says the nearest.
     """
+    name = _ALIASES[name].model if name in _ALIASES else name
+    if name not in _MODELS:
+        raise unknown_name("model", name, [*_MODELS, *_ALIASES])
     return _MODELS[name]
 
 
@@ -75,22 +158,27 @@ def create_model(
     norm: str | None = None,
     weights: str | pathlib.Path | None = None,
     in_channels: int = 3,
+    logit_bias: float | None = None,
+    temperature: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> ImageClassifier:
     """Build a classifier.
 
     Args:
-        name: One of :func:`list_models`.
+        name: One of :func:`list_models` or :func:`aliases`.
         num_classes: Number of logits.
         variant: "bcos", "baseline" (plain layers, no bias) or "standard" (as published).
-        stem: "cifar" for small images; None for the model's own.
+        stem: "cifar" for images of some 32 pixels; None for the model's own.
         b: Exponent B of the B-cos layers.
         max_out: Filters that compete for one output channel.
-        norm: Norm layer: one of "batch_uncentered", "layer_uncentered", "group_uncentered", "instance_uncentered",
-            "position_uncentered", "batch", "none"; None for the variant's own.
-        weights: Model file to load; it must fit.
+        norm: Norm layer: "batch", "layer", "group", "instance", "position", each also with "_uncentered", or "none";
+            None for the model's own. "layer" is over channels and space; a transformer's usual norm is "position".
+        weights: File to load, which must fit: one of ours (.safetensors), or a state dict of the public B-cos v2 model
+            zoo or, for standard CNNs, of torchvision, as it is.
         in_channels: Channels of an image, 3 or 1.
+        logit_bias: Fixed bias of the logits (bcos and baseline); None for that of probability 1/K.
+        temperature: Fixed divisor of the logits (bcos and baseline).
         mean: Mean of each channel, for plain variants; ImageNet's if not given.
         std: Standard deviation of each channel, likewise.
 
@@ -108,11 +196,20 @@ def create_model(
         torch.Size([2, 10])
     """
     found = architecture(name)
-    if stem is not None and stem not in found.stems:
-        raise InputError(f'stem: {name} has {", ".join(found.stems)}, got "{stem}"')
+    if (alias := _ALIASES.get(name)) is not None:
+        wanted = {"variant": None if variant == "bcos" else variant, "norm": norm}
+        for key, value in alias.arguments.items():
+            if wanted[key] not in (None, value):
+                raise InputError(f'{key}: {name} is {alias.model} with {key} "{value}", got "{wanted[key]}"')
+        variant, norm = alias.arguments.get("variant", variant), alias.arguments.get("norm", norm)
+        name = alias.model
+    if stem not in (None, "cifar"):
+        raise InputError(f'stem: expected "cifar", or None for the model\'s own, got "{stem}"')
     if num_classes < 1:
         raise InputError(f"num_classes: expected at least 1, got {num_classes}")
-    layers = Layers(variant, b, max_out, norm)
+    if in_channels not in (1, 3):
+        raise InputError(f"in_channels: expected 1 or 3, got {in_channels}")
+    layers = Layers(variant, b, max_out, norm, logit_bias, temperature)
     if layers.is_bcos:
         encoding, encoded = InverseEncoding(), 2 * in_channels
         statistics = {}
@@ -124,7 +221,7 @@ def create_model(
         statistics = {"mean": list(mean), "std": list(std)}
     model = ImageClassifier(
         encoding,
-        found.build(layers, encoded, num_classes),
+        found.build(layers, encoded, num_classes, found.small or stem == "cifar"),
         in_channels=in_channels,
         num_classes=num_classes,
         description={
@@ -136,11 +233,20 @@ def create_model(
             "max_out": max_out,
             "norm": norm,
             "in_channels": in_channels,
+            "logit_bias": logit_bias,
+            "temperature": temperature,
             **statistics,
         },
     )
     channels_last(model)
     if weights is not None:
-        state, _ = load_model(pathlib.Path(weights))
-        load_state(model, state, str(weights))
+        _load(model, pathlib.Path(weights))
     return model
+
+
+def _load(model: ImageClassifier, path: pathlib.Path) -> None:
+    state = load_tensors(path)
+    if any(name.startswith("network.") for name in state):
+        load_state(model, state, str(path))
+    else:
+        model.network.load_state_dict(from_public(model.network, state, str(path)))

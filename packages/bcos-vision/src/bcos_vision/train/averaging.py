@@ -23,9 +23,9 @@ class MovingAverage(WeightAveraging):
     def __init__(self, decay: float, every: int, warmup: int) -> None:
         def update(averages: Sequence[Tensor], values: Sequence[Tensor], _count: Tensor | int) -> None:
             if averages[0].is_floating_point():
-                torch._foreach_lerp_(list(averages), list(values), 1 - decay)
+                torch._foreach_lerp_(list(averages), list(values), 1 - decay)  # type: ignore[attr-defined]
             else:
-                torch._foreach_copy_(list(averages), list(values))
+                torch._foreach_copy_(list(averages), list(values))  # type: ignore[attr-defined]
 
         super().__init__(multi_avg_fn=update)
         self._every = every

@@ -1,0 +1,54 @@
+"""``bcos-vision train``: choose a preset, apply options, run."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bcos_core.run.command import CommandParser, parse_config
+from bcos_core.run.config import flatten
+
+from bcos_vision.config import TrainConfig
+from bcos_vision.recipes import RECIPES, recipe_for
+
+from .result_folder import short
+
+if TYPE_CHECKING:
+    from bcos_vision.train import FitResult
+
+
+def train(argv: Sequence[str]) -> None:
+    parser = CommandParser(prog="bcos-vision train", description="Train a classifier, score it and explain it.")
+    parser.add_argument("preset", nargs="?", help=f"{', '.join(RECIPES)}; by default the one that suits the data")
+    parser.add_argument("--resume", metavar="RUN_ID", help="go on with this run from its last finished epoch")
+    parser.add_argument("--config", action="config", help="a file of options (YAML or JSON)")
+    parser.add_class_arguments(TrainConfig, as_group=True)
+    # the preset sets the defaults that --print_config and --help show, so it has to be known first
+    plain = [a for a in argv if not a.startswith("--print_config") and a not in ("-h", "--help")]
+    first = parser.parse_args(plain)
+    if first.resume is not None:
+        if len(argv) > 2 or (len(argv) == 2 and argv[0] != "--resume"):
+            parser.error("--resume takes the run's own configuration; give no other option with it")
+        from bcos_vision.train import resume
+
+        return _print_result(resume(first.resume))
+    recipe = RECIPES[first.preset or recipe_for(first.data)]()
+    parser.set_defaults(flatten(recipe))
+    config = parse_config(parser, TrainConfig, argv)
+    from bcos_vision.train import fit
+
+    return _print_result(fit(config))
+
+
+def _print_result(result: "FitResult") -> None:
+    scores = result.evaluation.metrics
+    print(
+        f"{result.stage} accuracy {scores['accuracy']:.2%}, precision {scores['precision']:.2%}, "
+        f"recall {scores['recall']:.2%}, loss {scores['loss']:.4f}; "
+        f"trained in {result.seconds:.1f} s ({result.images_per_second:.0f} images/s)"
+    )
+    print(
+        f"contributions add up to the logit: largest error {scores['completeness_error']:.1e} "
+        f"over {result.evaluation.num_explained} explained {result.stage} images"
+    )
+    print(f"explanations: {short(result.folder / 'explanations.png')}")
+    print(f"run id: {result.run_id}")
+    print(f"next: uv run mlflow ui; uv run bcos-vision explain --run {result.run_id[:8]} picture.png")
