@@ -154,10 +154,6 @@ def _prepare(config: TrainConfig, data: ImageData) -> _Work:
 def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
     seed_everything(derive_seed(config.seed, "weights"))
     mean, std = data.statistics() if config.variant != "bcos" else (None, None)
-    unusual = {"stem": config.stem, "logit_bias": config.logit_bias}
-    unusual = {name: value for name, value in unusual.items() if value is not None}
-    if config.temperature != 1:
-        unusual["temperature"] = config.temperature
     return create_model(
         config.model,
         num_classes=len(data.classes),
@@ -168,7 +164,9 @@ def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
         in_channels=data.channels,
         mean=mean,
         std=std,
-        **unusual,  # type: ignore[arg-type]
+        stem=config.stem,
+        logit_bias=config.logit_bias,
+        temperature=config.temperature,
     )
 
 
