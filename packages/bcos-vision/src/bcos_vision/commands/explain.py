@@ -100,7 +100,7 @@ def explain(argv: Sequence[str]) -> None:
         paths,
         stems,
         batch_size=options.batch_size,
-        table=None if single_file or options.out is None and alone else out / "table.csv",
+        table=None if single_file or (options.out is None and alone) else out / "table.csv",
         skip_corrupt=options.skip_corrupt,
         report=_print_result if few else lambda _result: None,
     )
