@@ -319,4 +319,5 @@ def _save_arrays(request: Request, result: Result, file: pathlib.Path) -> None:
         arrays["contributions_second"] = found.second.contributions[0]
     else:
         arrays["target"] = found.target[0]
-    np.savez(file, classes=np.array(request.trained.classes), **{name: a.numpy() for name, a in arrays.items()})
+    kept = {name: values.numpy() for name, values in arrays.items()}
+    np.savez(file, allow_pickle=False, classes=np.array(request.trained.classes), **kept)
