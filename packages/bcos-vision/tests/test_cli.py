@@ -14,7 +14,7 @@ import torch
 from bcos_vision import cli, create_model, list_models
 from bcos_vision.config import TrainConfig
 from bcos_vision.data import read_image
-from bcos_vision.models import TrainedClassifier
+from bcos_vision.models import TrainedClassifier, aliases
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -134,11 +134,13 @@ def test_data_chooses_the_preset_and_a_file_gives_options(project, image_folder,
 
 
 def test_models_lists_the_models_of_a_variant(capsys):
-    run("models", "--filter", "0", "--variant", "standard")
+    run("models", "--filter", "50", "--variant", "standard")
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[0] == "standard"
-    assert [line.split()[0] for line in lines] == [name for name in list_models() if "0" in name]
-    assert ["resnet20", "0.27", "M", "40.8", "M", "32x32", "cifar"] in [line.split() for line in lines]
+    names = [name for name in (*list_models(), *aliases()) if "50" in name]
+    assert [line.split()[0] for line in lines] == names
+    assert ["resnet50", "23.53", "M", "4087.1", "M", "224x224"] in [line.split() for line in lines]
+    assert lines[-1].split() == ["resnet50_long", "resnet50"]
 
 
 def test_version_says_which_kernels_are_live(capsys):

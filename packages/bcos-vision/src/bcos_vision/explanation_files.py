@@ -301,7 +301,6 @@ def _keep(request: Request, result: Result) -> None:
 
 def _save_arrays(request: Request, result: Result, file: pathlib.Path) -> None:
     found = result.explanation
-    versus = isinstance(found, Comparison)
     arrays = {
         "contributions": found.contributions[0],
         "contribution_map": found.contribution_map[0],
@@ -309,9 +308,12 @@ def _save_arrays(request: Request, result: Result, file: pathlib.Path) -> None:
         "remainder": found.remainder[0],
         "completeness_error": found.completeness_error[0],
         "image": (result.image * 255).round().to(torch.uint8),
-        "target": torch.tensor(request.versus) if versus else found.target[0],
     }
-    if versus:
-        arrays |= {"contributions_first": found.first.contributions[0]}
-        arrays |= {"contributions_second": found.second.contributions[0]}
-    np.savez(file, classes=np.array(request.trained.classes), **{name: a.numpy() for name, a in arrays.items()})
+    if isinstance(found, Comparison):
+        arrays["target"] = torch.cat([found.first.target, found.second.target])
+        arrays["contributions_first"] = found.first.contributions[0]
+        arrays["contributions_second"] = found.second.contributions[0]
+    else:
+        arrays["target"] = found.target[0]
+    kept = {name: values.numpy() for name, values in arrays.items()}
+    np.savez(file, allow_pickle=False, classes=np.array(request.trained.classes), **kept)

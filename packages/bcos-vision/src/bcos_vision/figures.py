@@ -101,7 +101,7 @@ def draw_explanation(
     _show_heat(axes[0], explanation, 0, _sum(explanation))
     chances = probabilities(explanation.logits, softmax=softmax)[0]
     top = chances.topk(min(5, len(classes)))
-    names = [_shorten(classes[i]) for i in top.indices.tolist()]
+    names = [_shorten(classes[int(i)]) for i in top.indices]
     colour = [_RIGHT if i == explanation.target[0] else "#8c959f" for i in top.indices]
     bars = axes[1].barh(range(len(names))[::-1], top.values.tolist(), height=0.6, color=colour)
     axes[1].bar_label(bars, [f"{share:.1%}" for share in top.values.tolist()], padding=3, fontsize=8)

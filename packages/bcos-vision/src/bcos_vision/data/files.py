@@ -19,7 +19,8 @@ from bcos_vision.progress import track
 from .images import ArrayImages, FileImages, ImageData, Images
 from .picture import Box, CorruptImage, Size, fit_box, open_picture, read_header, read_image
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of decoded images up to which a set is held in memory."""
@@ -118,7 +119,7 @@ def load_files(
     ]
     opened: list[Images] = list(sets)
     if sum(len(files) * channels * files.size[0] * files.size[1] for files in sets) <= MEMORY_LIMIT:
-        opened = [_decode(files, scaled=any(headers[p][1] != files.size for p in files.paths)) for files in sets]
+        opened = [_decode(files, scaled=any(headers[str(p)][1] != files.size for p in files.paths)) for files in sets]
     return ImageData(
         name=name,
         classes=classes,

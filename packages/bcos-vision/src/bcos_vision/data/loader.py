@@ -144,7 +144,7 @@ def make_loader(
     if batch_size % world_size and (training or batch_size < world_size):
         raise InputError(f"--batch_size: expected a multiple of the {world_size} processes, got {batch_size}")
     return Loader(
-        _Reader(images, change),
+        _Reader(images, change),  # type: ignore[arg-type] - the loader raises what is no batch
         sampler=EpochBatches(len(images), batch_size, seed, rank, world_size, repeats),
         batch_size=None,  # the set itself makes a batch, in one indexing
         num_workers=num_workers,

@@ -76,7 +76,7 @@ def fit_picture(picture: Image.Image, size: Size, resize: int | None = None) -> 
     """
     scaled = _scaled((picture.height, picture.width), size, resize)
     if scaled != (picture.height, picture.width):
-        picture = picture.resize(scaled[::-1], Image.Resampling.BILINEAR)
+        picture = picture.resize((scaled[1], scaled[0]), Image.Resampling.BILINEAR)
     if scaled == size:
         return picture
     top, left = _corner(scaled, size)
