@@ -60,7 +60,7 @@ def try_model(name: str, variant: str) -> Trial:
     for _ in range(STEPS):
         loss = F.cross_entropy(model(images), labels)
         loss.backward()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         finite = all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
         optimiser.step()
         optimiser.zero_grad()

@@ -65,6 +65,7 @@ def mistake(capsys):
         (("train", "--split.test", "1"), "--split.test: expected a share in [0, 1), got 1.0"),
         (("train", "--config", "nowhere.yaml"), "--config: File does not exist"),
         (("train", "--resume", "0123", "--epochs", "3"), "--resume takes the run's own configuration"),
+        (("train", "digits", "--resume", "0123"), "--resume takes the run's own configuration"),
         (("train", "--resume", ""), 'run "": no such run'),
         (("evaluate",), "give one of --run RUN_ID and --model_file FILE"),
         (("explain", "picture.png"), "give one of --run RUN_ID and --model_file FILE"),

@@ -79,7 +79,7 @@ def test_other_data_is_numbered_as_the_model_expects():
     batch, labels = matched[[3, 5]]
     torch.testing.assert_close(batch, images.images[[3, 5]])
     assert labels.tolist() == (images.labels[[3, 5]] + 2).tolist()
-    scores = evaluate(model, matched, num_explained=5, softmax=True)
+    scores = evaluate(model, matched, num_explained=5, loss="cross_entropy")
     with torch.no_grad():
         logits = model(images.images.float() / 255)
     guess, truth = logits.argmax(1).numpy(), images.labels.numpy() + 2

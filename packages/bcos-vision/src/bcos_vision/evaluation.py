@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from bcos_core import explain
 from jaxtyping import Float, Int
+from PIL.Image import Image
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -94,6 +95,9 @@ class MatchedImages:
     def subset(self, indices: Indices) -> "MatchedImages":
         return replace(self, images=self.images.subset(indices))
 
+    def picture(self, index: int, *, whole: bool) -> Image:
+        return self.images.picture(index, whole=whole)
+
 
 @dataclass(frozen=True)
 class ClassScores:
@@ -138,7 +142,6 @@ def evaluate(
     loss: Loss = "bce",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    softmax: bool = False,
 ) -> Evaluation:
     """Score a classifier on every image of a set, and explain ``num_explained`` of them, evenly spread.
 
@@ -147,10 +150,9 @@ def evaluate(
         images: The set; at least one image.
         batch_size: Images at a time.
         num_explained: How many explanations are checked.
-        loss: Which loss is among the scores.
+        loss: Which loss is among the scores; it says, too, how a logit becomes a confidence.
         dtype: float32, or float64 to see that what error remains is rounding.
         device: Where to compute.
-        softmax: Confidences are probabilities of the softmax, not of each logit by itself.
 
     Example:
         >>> import bcos_vision
@@ -175,7 +177,7 @@ def evaluate(
             top5.update(logits, y)
         total_loss += float(classification_loss(logits, y, loss)) * len(y)
         predictions.append(logits.argmax(1).cpu())
-        confidences.append(probabilities(logits, softmax=softmax).amax(1).cpu())
+        confidences.append(probabilities(logits, softmax=loss == "cross_entropy").amax(1).cpu())
     # folders are sorted by class: the first images would be of one class alone
     chosen = torch.linspace(0, len(images) - 1, min(num_explained, len(images))).round().long().tolist()
     errors = [torch.zeros(0, dtype=dtype)]

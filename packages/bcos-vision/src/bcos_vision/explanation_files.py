@@ -91,10 +91,6 @@ class Request:
     """Of "png" and "npz"."""
     full: bool = True
     """Pictures with image, heat map and titles; otherwise the explanation alone."""
-    resize: int | None = None
-    """Size of an image's shorter side before its centre is cut out; None: the crop's own."""
-    softmax: bool = False
-    """How a logit becomes a probability."""
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
 
@@ -104,7 +100,8 @@ class Request:
         Raises:
             InputError: If it cannot be read.
         """
-        return read_image(path, self.trained.model.in_channels, self.trained.image_size, self.resize)
+        trained = self.trained
+        return read_image(path, trained.model.in_channels, trained.image_size, trained.resize)
 
     def explain(self, x: Tensor) -> Iterator[tuple[str, str, "Explanation | Comparison"]]:
         """For each explanation of a batch: its name in a file's, the words for it, and itself."""
@@ -265,7 +262,7 @@ def _results(
     found: Explanation | Comparison,
 ) -> Iterator[Result]:
     names = request.trained.classes
-    chances = probabilities(found.logits, softmax=request.softmax).cpu()
+    chances = probabilities(found.logits, softmax=request.trained.softmax).cpu()
     for i, (path, stem) in enumerate(pairs):
         own = found.at(i).cpu()
         predicted = int(own.logits[0].argmax())
@@ -296,7 +293,7 @@ def _keep(request: Request, result: Result) -> None:
         else:
             title = f"{result.path.name}: {result.predicted} ({result.probability:.1%})"
             title += f", explained for {result.explained}" * (request.classes != (None,))
-            draw_explanation(result.image, found, names, file, title=title, softmax=request.softmax)
+            draw_explanation(result.image, found, names, file, title=title, softmax=request.trained.softmax)
 
 
 def _save_arrays(request: Request, result: Result, file: pathlib.Path) -> None:

@@ -244,6 +244,19 @@ def test_nothing_is_begun_that_cannot_end(project, config, changes, message):
     assert not (project / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "vgg11"}, r"--model vgg11: cannot take images of 8x8 pixels \(.*--stem cifar"),
+        ({"model": "vitc_ti_patch1_14"}, r"cannot take images of 8x8 pixels \(images: .* multiples of 16 pixels"),
+    ],
+)
+def test_images_too_small_for_a_network_are_refused_before_the_run(project, config, changes, message):
+    with pytest.raises(InputError, match=message):
+        fit(dataclasses.replace(config, **changes))
+    assert not (project / "runs").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(project, config):
     with pytest.raises(InputError, match="--device cuda: torch sees no GPU here"):

@@ -264,14 +264,20 @@ class BatchNorm2d(nn.BatchNorm2d):
         if not bias:
             self.register_parameter("bias", None)
 
-    def forward(self, x: Images) -> Images:
+    def forward(self, input: Images) -> Images:
+        x = input
         if not (self.synchronised and self.training):
             return super().forward(x)
         mean, var, count = moments_of_all(x)
         with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+            tracked, running_mean, running_var = self.num_batches_tracked, self.running_mean, self.running_var
+            assert tracked is not None
+            assert running_mean is not None
+            assert running_var is not None
+            assert self.momentum is not None
+            tracked += 1
+            running_mean.lerp_(mean.to(running_mean.dtype), self.momentum)
+            running_var.lerp_((var * count / (count - 1)).to(running_var.dtype), self.momentum)
         factor = torch.rsqrt(var + self.eps)
         if self.weight is not None:
             factor = factor * self.weight

@@ -42,7 +42,7 @@ def evaluate(argv: Sequence[str]) -> None:
     from bcos_core.run.config import save_values
 
     from bcos_vision.data import load_data
-    from bcos_vision.evaluation import MatchedImages
+    from bcos_vision.evaluation import MatchedImages, scored_loss
     from bcos_vision.evaluation import evaluate as score
     from bcos_vision.figures import draw_confusion
 
@@ -54,7 +54,7 @@ def evaluate(argv: Sequence[str]) -> None:
         sizes = {o: getattr(config, o) for o in ("image_size", "eval_size", "eval_resize")}
     elif options.data is not None:  # data of its own: score all of it, at the model's size
         name, split = options.data, SplitConfig(test=0, val=0)
-        sizes = {"image_size": height if height == width else None, "eval_resize": choice.resize}
+        sizes = {"image_size": height if height == width else None, "eval_resize": trained.resize}
     else:
         raise InputError("--data: needed with --model_file, which does not know where its data is")
     data = load_data(name, split, **sizes, skip_corrupt=options.skip_corrupt)
@@ -67,7 +67,7 @@ def evaluate(argv: Sequence[str]) -> None:
         num_explained=options.num_explained,
         dtype=getattr(torch, options.dtype),
         device="cuda" if torch.cuda.is_available() else "cpu",
-        softmax=choice.softmax,
+        loss=scored_loss(trained.loss),
     )
     names = dict(zip(index, data.classes, strict=True))
     confusion = scores.confusion[index]

@@ -82,8 +82,6 @@ def explain(argv: Sequence[str]) -> None:
         versus=versus,
         formats=formats,
         full=few if options.picture is None else options.picture == "full",
-        resize=choice.resize,
-        softmax=choice.softmax,
         dtype=getattr(torch, options.dtype),
         device="cuda" if torch.cuda.is_available() else "cpu",
     )

@@ -23,10 +23,6 @@ class ModelChoice:
     """Where it lives."""
     config: TrainConfig | None
     """Of its run."""
-    resize: int | None
-    """Size of an image's shorter side before its centre is cut out; None: the crop's own."""
-    softmax: bool
-    """Whether its logits were trained through a softmax, or each by itself."""
     named: bool
     """Whether its classes have names; otherwise they are called by their numbers."""
 
@@ -77,16 +73,14 @@ def choose_model(options: Any, *, name_column: int) -> ModelChoice:
 
     if options.model_file is not None:
         file = pathlib.Path(options.model_file)
-        return ModelChoice(TrainedClassifier.load(file), file.parent, None, None, softmax=False, named=True)
+        return ModelChoice(TrainedClassifier.load(file), file.parent, None, named=True)
     from bcos_core.run import config as configuration
     from bcos_core.run.tracking import fetch_artifact, find_run, run_folder
 
     run_id = find_run(options.run).id
     path = fetch_artifact(run_id, "model/model.safetensors")
     config = configuration.from_dict(TrainConfig, configuration.load_dict(fetch_artifact(run_id, "config.json")))
-    trained = TrainedClassifier.load(path)
-    softmax = config.loss == "cross_entropy"
-    return ModelChoice(trained, run_folder(run_id), config, config.eval_resize, softmax=softmax, named=True)
+    return ModelChoice(TrainedClassifier.load(path), run_folder(run_id), config, named=True)
 
 
 def _public(options: Any, name_column: int) -> ModelChoice:
@@ -103,14 +97,15 @@ def _public(options: Any, name_column: int) -> ModelChoice:
         names = _read_names(pathlib.Path(options.class_names), name_column)
         if len(names) != num_classes:
             raise InputError(f"{options.class_names}: {len(names)} names for the {num_classes} classes of {file}")
-    return ModelChoice(
-        TrainedClassifier(model, names, (side, side), data=""),
-        file.parent,
-        None,
-        256 if side == 224 else None,  # as ImageNet's networks are scored
-        softmax=options.variant == "standard",  # those were published with the cross-entropy
-        named=options.class_names is not None,
+    trained = TrainedClassifier(
+        model,
+        names,
+        (side, side),
+        data="",
+        resize=256 if side == 224 else None,  # as ImageNet's networks are scored
+        loss="cross_entropy" if model.description["variant"] == "standard" else "bce",  # as they were published
     )
+    return ModelChoice(trained, file.parent, None, named=options.class_names is not None)
 
 
 def _count_classes(file: pathlib.Path) -> int:

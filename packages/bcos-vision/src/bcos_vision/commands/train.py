@@ -18,18 +18,24 @@ if TYPE_CHECKING:
 def train(argv: Sequence[str]) -> None:
     parser = CommandParser(prog="bcos-vision train", description="Train a classifier, score it and explain it.")
     parser.add_argument("preset", nargs="?", help=f"{', '.join(RECIPES)}; by default the one that suits the data")
-    parser.add_argument("--resume", metavar="RUN_ID", help="go on with this run from its last finished epoch")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN_ID",
+        help="go on with this run from its last finished epoch; --devices and --nodes may be others than before",
+    )
     parser.add_argument("--config", action="config", help="a file of options (YAML or JSON)")
     parser.add_class_arguments(TrainConfig, as_group=True)
     # the preset sets the defaults that --print_config and --help show, so it has to be known first
     plain = [a for a in argv if not a.startswith("--print_config") and a not in ("-h", "--help")]
     first = parser.parse_args(plain)
     if first.resume is not None:
-        if len(argv) > 2 or (len(argv) == 2 and argv[0] != "--resume"):
-            parser.error("--resume takes the run's own configuration; give no other option with it")
+        given = {word.partition("=")[0] for word in argv if word.startswith("--")}
+        if first.preset is not None or given - {"--resume", "--devices", "--nodes"}:
+            parser.error("--resume takes the run's own configuration; give nothing else but --devices and --nodes")
         from bcos_vision.train import resume
 
-        return _print_result(resume(first.resume))
+        places = {name: getattr(first, name) for name in ("devices", "nodes") if f"--{name}" in given}
+        return _print_result(resume(first.resume, **places))
     recipe = RECIPES[first.preset or recipe_for(first.data)]()
     parser.set_defaults(flatten(recipe))
     config = parse_config(parser, TrainConfig, argv)

@@ -83,8 +83,8 @@ class ConvNeXt(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear, BcosConv2d)):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                if getattr(module, "bias", None) is not None:
-                    nn.init.zeros_(module.bias)
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         x = self.features(x)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from bcos_core.run.checkpoint import load_model, load_state, save_model
 from bcos_core.run.error import InputError, unknown_name
 
+from bcos_vision.config import Loss
+
 from .catalogue import create_model
 from .classifier import ImageClassifier
 
@@ -17,9 +19,18 @@ class TrainedClassifier:
     model: ImageClassifier
     classes: tuple[str, ...]
     image_size: tuple[int, int]
-    """Height and width of the training images."""
+    """Height and width of the images it is scored on."""
     data: str
     """Name of the data it was trained on."""
+    resize: int | None = None
+    """Size of an image's shorter side before its centre is cut out; None: the crop's own."""
+    loss: Loss = "bce"
+    """What it was trained by, which says how a logit becomes a probability."""
+
+    @property
+    def softmax(self) -> bool:
+        """Whether its logits were trained through a softmax, or each by itself."""
+        return self.loss == "cross_entropy"
 
     def class_index(self, name: str) -> int:
         """Index of a class, by its name or its number.
@@ -40,6 +51,8 @@ class TrainedClassifier:
             "classes": list(self.classes),
             "image_size": list(self.image_size),
             "data": self.data,
+            "resize": self.resize,
+            "loss": self.loss,
         }
         save_model(path, self.model, description)
 
@@ -58,6 +71,8 @@ class TrainedClassifier:
                 tuple(found["classes"]),
                 (found["image_size"][0], found["image_size"][1]),
                 found["data"],
+                found.get("resize"),
+                found.get("loss", "bce"),
             )
         except (KeyError, TypeError, IndexError) as error:
             raise InputError(f"{path}: not a classifier's description ({error})") from None

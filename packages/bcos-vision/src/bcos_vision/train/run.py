@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import lightning
+import torch
 import torch.distributed as dist
 from bcos_core.nn import synchronise_batch_norms
 from bcos_core.run import config as configuration
@@ -154,7 +155,7 @@ def _prepare(config: TrainConfig, data: ImageData) -> _Work:
 def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
     seed_everything(derive_seed(config.seed, "weights"))
     mean, std = data.statistics() if config.variant != "bcos" else (None, None)
-    return create_model(
+    model = create_model(
         config.model,
         num_classes=len(data.classes),
         variant=config.variant,
@@ -168,6 +169,23 @@ def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
         logit_bias=config.logit_bias,
         temperature=config.temperature,
     )
+    _check_sizes(model, config, data)
+    return model
+
+
+def _check_sizes(model: ImageClassifier, config: TrainConfig, data: ImageData) -> None:
+    """Refuse images that the network cannot take, before a run is opened for them."""
+    for height, width in {data.size, data.eval_size}:
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, data.channels, height, width))
+        except (RuntimeError, InputError) as error:
+            small = "" if config.stem else ", or --stem cifar for small ones"
+            raise InputError(
+                f"--model {config.model}: cannot take images of {height}x{width} pixels "
+                f"({str(error).splitlines()[0]}); give others with --image_size{small}"
+            ) from None
+    model.train()
 
 
 class _MetricsToRun(lightning.Callback):
@@ -204,7 +222,9 @@ def _train(run: TrackedRun | None, work: _Work, state: pathlib.Path | None, cons
         weights = WholeCheckpoints().load_checkpoint(kept, map_location="cpu")["state_dict"]
         model.load_state_dict({n.removeprefix("model."): v for n, v in weights.items() if n.startswith("model.")})
         synchronise_batch_norms(model, enabled=False)
-        classifier = TrainedClassifier(model, data.classes, data.eval_size, config.data_name)
+        classifier = TrainedClassifier(
+            model, data.classes, data.eval_size, config.data_name, resize=data.eval_resize, loss=config.loss
+        )
         evaluation = conclude(run, config, data, classifier)
     done = config.epochs - first_epoch
     stage = "test" if len(data.test) else "val"
