@@ -189,6 +189,18 @@ def test_train_evaluate_explain(project, image_folder, capsys, mistake):
     assert "is finished" in mistake("train", "--resume", run_id)
 
 
+def test_a_run_is_scored_on_what_it_held_out_and_on_nothing_else(project, writer, capsys, mistake):
+    """However the path is written; and not at all once the split may be another."""
+    writer(project / "flat", {"ant": 20, "bee": 20})
+    run("train", "--data", "folder:flat", "--epochs", "1", "--device", "cpu")
+    run_id = capsys.readouterr().out.split("run id: ")[1].split()[0]
+    for data in ((), ("--data", "folder:flat"), ("--data", "folder:flat/"), ("--data", f"folder:{project / 'flat'}")):
+        run("evaluate", "--run", run_id, *data)
+        assert ": 8 images" in capsys.readouterr().out
+    (project / "flat" / "ant" / "000.png").unlink()
+    assert "has changed since the run" in mistake("evaluate", "--run", run_id)
+
+
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
     """A model of three classes, one more than the folder of images has, in another order."""

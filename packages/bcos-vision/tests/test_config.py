@@ -1,7 +1,7 @@
 import dataclasses
 
 import pytest
-from bcos_vision.config import OptimConfig, SplitConfig, TrainConfig
+from bcos_vision.config import AugmentConfig, OptimConfig, SplitConfig, TrainConfig
 from bcos_vision.recipes import RECIPES, recipe_for
 
 
@@ -20,6 +20,9 @@ from bcos_vision.recipes import RECIPES, recipe_for
         ({"split": SplitConfig(test=1.0)}, r"--split.test: expected a share in \[0, 1\), got 1.0"),
         ({"optim": OptimConfig(lr=float("nan"))}, r"--optim.lr: expected a positive number, got nan"),
         ({"optim": OptimConfig(weight_decay=-1)}, r"--optim.weight_decay"),
+        ({"optim": OptimConfig(warmup_epochs=9), "epochs": 3}, r"--optim.warmup_epochs: expected at most 3, got 9"),
+        ({"optim": OptimConfig(ema_every=4)}, r"--optim.ema_every: needs --optim.ema"),
+        ({"augment": AugmentConfig(repeats=2)}, r"--augment.repeats: needs something random"),
     ],
 )
 def test_impossible_values_are_refused_by_name(changes, message):

@@ -94,3 +94,8 @@ def test_a_class_too_small_for_every_part(labels, test, val, name):
 def test_message_names_the_class():
     with pytest.raises(InputError, match=re.escape("split.test=0.1: class 1 is too small with 2 samples")):
         stratified_split([0] * 98 + [1] * 2, test=0.1, val=0.0, seed=0)
+
+
+def test_all_of_it_where_nothing_is_trained():
+    split = stratified_split([0] * 9 + [1], test=1.0, val=0.0, seed=0)
+    assert (len(split.train), len(split.val), split.test.tolist()) == (0, 0, list(range(10)))

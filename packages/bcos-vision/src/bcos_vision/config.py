@@ -166,6 +166,12 @@ class TrainConfig:
         ):
             if not 0 <= share < 1:
                 raise ValueError(f"--{name}: expected a share in [0, 1), got {share}")
+        if self.optim.warmup_epochs > self.epochs:
+            raise ValueError(f"--optim.warmup_epochs: expected at most {self.epochs}, got {self.optim.warmup_epochs}")
+        if self.optim.ema_every > 1 and not self.optim.ema:
+            raise ValueError("--optim.ema_every: needs --optim.ema")
+        if self.augment.repeats > 1 and self.augment == AugmentConfig(repeats=self.augment.repeats):
+            raise ValueError("--augment.repeats: needs something random: the copies would all be alike")
         if self.augment.magnitude > 30:
             raise ValueError(f"--augment.magnitude: expected at most 30, got {self.augment.magnitude}")
         size = self.eval_size or self.image_size

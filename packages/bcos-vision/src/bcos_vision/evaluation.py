@@ -137,7 +137,7 @@ def evaluate(
     model: ImageClassifier,
     images: Images,
     *,
-    batch_size: int = 256,
+    batch_size: int = 64,
     num_explained: int = 500,
     loss: Loss = "bce",
     dtype: torch.dtype = torch.float32,

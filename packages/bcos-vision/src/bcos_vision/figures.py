@@ -31,6 +31,7 @@ def draw_test_explanations(
     path: pathlib.Path,
     *,
     title: str,
+    softmax: bool = False,
 ) -> None:
     """Draw images, their explanations for the predicted class and, where that is wrong, for the true class.
 
@@ -41,6 +42,7 @@ def draw_test_explanations(
         classes: Names of the classes.
         path: PNG to write.
         title: First line of the picture.
+        softmax: Percentages are probabilities of the softmax, not of each logit by itself.
     """
     x = to_unit_range(images.to(next(model.parameters()).device))
     predicted = explain(model, x)
@@ -60,7 +62,7 @@ def draw_test_explanations(
     )[:, 0]
     figure.suptitle(title, fontsize=12, fontweight="bold")
     parts[0].suptitle("predicted right", fontsize=10, color=_RIGHT)
-    _draw_blocks(parts[0], 4, panels, [(x, labels, classes, predicted, None, int(i)) for i in right])
+    _draw_blocks(parts[0], 4, panels, softmax, [(x, labels, classes, predicted, None, int(i)) for i in right])
     if len(wrong):
         of_truth = explain(model, x, labels)
         parts[1].suptitle(
@@ -68,7 +70,9 @@ def draw_test_explanations(
             fontsize=10,
             color=_WRONG,
         )
-        _draw_blocks(parts[1], 2, per_wrong, [(x, labels, classes, predicted, of_truth, int(i)) for i in wrong])
+        _draw_blocks(
+            parts[1], 2, per_wrong, softmax, [(x, labels, classes, predicted, of_truth, int(i)) for i in wrong]
+        )
     _caption(figure, predicted.weights.shape[1])
     figure.savefig(path, dpi=130)
 
@@ -213,7 +217,7 @@ def draw_confusion(confusion: Tensor, classes: Sequence[str], path: pathlib.Path
 _Block = tuple[Tensor, Tensor, Sequence[str], Explanation, Explanation | None, int]
 
 
-def _draw_blocks(figure: object, columns: int, panels: int, blocks: list[_Block]) -> None:
+def _draw_blocks(figure: object, columns: int, panels: int, softmax: bool, blocks: list[_Block]) -> None:
     """Blocks of panels, ``columns`` of them side by side."""
     rows = max(1, -(-len(blocks) // columns))
     axes = figure.subplots(rows, columns * panels, squeeze=False)  # type: ignore[attr-defined]
@@ -224,10 +228,10 @@ def _draw_blocks(figure: object, columns: int, panels: int, blocks: list[_Block]
         cells = list(row[first : first + panels])
         truth, answer = classes[int(labels[i])], classes[int(predicted.target[i])]
         _show_image(cells.pop(0), x[i], truth if of_truth is None else f"is {truth}", None)
-        probability = float(predicted.logits[i, predicted.target[i]].sigmoid())
+        probability = float(probabilities(predicted.logits[i : i + 1], softmax=softmax)[0, predicted.target[i]])
         pairs = [(predicted, f"{answer} ({probability:.0%})", _RIGHT if of_truth is None else _WRONG)]
         if of_truth is not None:
-            probability = float(of_truth.logits[i, labels[i]].sigmoid())
+            probability = float(probabilities(of_truth.logits[i : i + 1], softmax=softmax)[0, labels[i]])
             pairs.append((of_truth, f"{truth} ({probability:.0%})", "black"))
         for explanation, text, colour in pairs:
             if _explains_colours(explanation):

@@ -103,3 +103,13 @@ def test_sets_lie_in_the_data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("BCOS_DATA", str(tmp_path / "elsewhere"))
     write_parts(tmp_path / "elsewhere" / "imagenet")
     assert counts(load_data("imagenet")) == [27, 3, 6]
+
+
+def test_a_class_is_called_the_same_whichever_others_there_are(tmp_path):
+    (tmp_path / "words.txt").write_text("n01\tcrane, a bird\nn02\tshark\nn03\tcrane\n")
+    for wnid in WNIDS[:2]:
+        for i in range(3):
+            write(tmp_path / "val" / wnid / f"{i}.JPEG")
+    data = load_data(f"imagenet:{tmp_path}")
+    assert data.classes == ("crane (n01)", "shark")
+    assert data.folders == ("n01", "n02")

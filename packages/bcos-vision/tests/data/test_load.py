@@ -189,3 +189,12 @@ def test_statistics_are_of_all_classes(tmp_path, writer):
     pixels = data.train[range(0, 60, 1)][0].double() / 255
     assert few == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=0.03)
     assert few != pytest.approx((data.train[range(20)][0].double() / 255).mean((0, 2, 3)).tolist(), abs=1e-3)
+
+
+def test_all_of_a_folder_is_scored_with_the_crop_of_evaluation(tmp_path, writer):
+    writer(tmp_path / "all", {"a": 3, "b": 3}, side=24)
+    data = load_data(f"folder:{tmp_path / 'all'}", SplitConfig(test=1, val=0), image_size=16, eval_resize=20)
+    assert [len(part) for part in (data.train, data.val, data.test)] == [0, 0, 6]
+    with Image.open(tmp_path / "all" / "a" / "000.png") as image:
+        expected = v2.Compose([v2.Resize(20), v2.CenterCrop(16), v2.PILToTensor()])(image)
+    assert torch.equal(data.test[[0]][0][0], expected)

@@ -106,3 +106,12 @@ def test_files_without_tensors_are_refused(tmp_path, contents):
         path.write_bytes(contents)
     with pytest.raises(InputError, match=r"model.pth: (no readable|expected a) state dict"):
         create_model("resnet20", weights=path)
+
+
+def test_a_file_of_ours_with_other_constants_is_refused(tmp_path):
+    """They are in no tensor: B = 1.5 would be loaded as 2."""
+    path = tmp_path / "m.safetensors"
+    TrainedClassifier(create_model("resnet20", num_classes=2, b=1.5), ("a", "b"), (8, 8), "x").save(path)
+    with pytest.raises(InputError, match=r"holds a model with b 1.5, got 2.0"):
+        create_model("resnet20", num_classes=2, weights=path)
+    create_model("resnet20", num_classes=2, b=1.5, weights=path)

@@ -111,3 +111,16 @@ def test_what_is_given_stays_as_it_was(config):
     mix(images, targets, config, torch.Generator().manual_seed(0))
     assert torch.equal(images, copies[0])
     assert torch.equal(targets, copies[1])
+
+
+@pytest.mark.parametrize("options", [{"mixup": 1.0}, {"cutmix": 1.0}], ids=str)
+def test_copies_of_repeated_augmentation_are_not_mixed_with_each_other(options):
+    """Four copies side by side, as the loader deals them: nothing of one's own is left in the other's share."""
+    images = torch.arange(4.0).repeat_interleave(4).view(16, 1, 1, 1).expand(-1, 1, 8, 8)
+    targets = torch.eye(4).repeat_interleave(4, 0)
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        _, mixed = mix(images.clone(), targets, AugmentConfig(repeats=4, **options), generator)
+        own = (mixed * targets).sum(1)
+        assert (own == own[0]).all()
+        assert ((mixed > 0).sum(1) == (1 if own[0] in (0, 1) else 2)).all()

@@ -50,3 +50,8 @@ def test_the_average_is_the_formula_and_is_what_is_validated():
         torch.testing.assert_close(found[name].double(), value.double(), rtol=1e-6, atol=1e-7)
         assert torch.equal(module.state_dict()[name], found[name])  # the average is what is left at the end
     assert int(found["net.1.num_batches_tracked"]) == 6
+
+
+def test_a_run_shorter_than_its_interval_keeps_no_initial_weights():
+    average = MovingAverage(0.9, every=100, warmup=0)
+    assert [average.should_update(step_idx=step) for step in (0, 1, 99)] == [True, False, True]

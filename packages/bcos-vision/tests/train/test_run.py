@@ -20,6 +20,7 @@ from bcos_vision.models import TrainedClassifier
 from bcos_vision.train import fit, resume
 from bcos_vision.train.module import ClassifierTraining
 from bcos_vision.train.result import choose_examples
+from bcos_vision.train.run import _without_alias
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
@@ -254,6 +255,23 @@ def test_nothing_is_begun_that_cannot_end(project, config, changes, message):
 def test_images_too_small_for_a_network_are_refused_before_the_run(project, config, changes, message):
     with pytest.raises(InputError, match=message):
         fit(dataclasses.replace(config, **changes))
+    assert not (project / "runs").exists()
+
+
+def test_an_alias_stands_in_the_configuration_as_what_it_is(config):
+    """Or the arm, the statistics and the evaluation would be those of a B-cos network."""
+    found = _without_alias(dataclasses.replace(config, model="standard_vitc_ti_patch1_14"))
+    assert (found.model, found.variant) == ("vitc_ti_patch1_14", "standard")
+    assert _without_alias(dataclasses.replace(config, model="convnext_tiny_bnu")).norm == "batch_uncentered"
+    assert _without_alias(config) is config
+    with pytest.raises(InputError, match=r'--variant: .* with variant "standard", got "baseline"'):
+        _without_alias(dataclasses.replace(config, model="standard_vitc_ti_patch1_14", variant="baseline"))
+
+
+def test_what_can_only_be_scored_is_not_trained_on(project, config, writer):
+    writer(project / "set" / "val", {"ant": 4, "bee": 4})
+    with pytest.raises(InputError, match="no images to train on"):
+        fit(dataclasses.replace(config, data=f"imagenet:{project / 'set'}", variant="standard"))
     assert not (project / "runs").exists()
 
 

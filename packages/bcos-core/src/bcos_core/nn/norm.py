@@ -22,7 +22,7 @@ Images = Float[Tensor, "n c h w"]
 class _ScaledNorm(Detachable):
     """The per-channel weight, the optional bias, and the division that all norms below share."""
 
-    def __init__(self, num_channels: int, *, eps: float, affine: bool, bias: bool) -> None:
+    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
         super().__init__()
         if num_channels < 1:
             raise ValueError(f"num_channels: expected at least 1, got {num_channels}")
@@ -102,7 +102,9 @@ class _GroupNorm(_ScaledNorm):
 
     centred: bool
 
-    def __init__(self, num_groups: int, num_channels: int, *, eps: float, affine: bool, bias: bool) -> None:
+    def __init__(
+        self, num_groups: int, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False
+    ) -> None:
         super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
         if num_groups < 1 or num_channels % num_groups:
             raise ValueError(f"num_groups: expected a divisor of {num_channels} channels, got {num_groups}")
@@ -140,11 +142,6 @@ class GroupNormUncentered2d(_GroupNorm):
 
     centred = False
 
-    def __init__(
-        self, num_groups: int, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False
-    ) -> None:
-        super().__init__(num_groups, num_channels, eps=eps, affine=affine, bias=bias)
-
 
 class LayerNormUncentered2d(_GroupNorm):
     """Layer norm without centring: one standard deviation for each image, over channels and space."""
@@ -168,11 +165,6 @@ class GroupNorm2d(_GroupNorm):
     """Group norm in its ordinary, centred form, without bias unless asked; arguments as the uncentred one's."""
 
     centred = True
-
-    def __init__(
-        self, num_groups: int, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False
-    ) -> None:
-        super().__init__(num_groups, num_channels, eps=eps, affine=affine, bias=bias)
 
 
 class LayerNorm2d(_GroupNorm):
@@ -203,9 +195,6 @@ class PositionNormUncentered2d(_ScaledNorm):
         bias: Whether there is a bias for each channel.
     """
 
-    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
-        super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
-
     def forward(self, x: Images) -> Images:
         return self._divide(x, self._variance(x, (1,)))
 
@@ -223,9 +212,6 @@ class PositionNorm2d(_ScaledNorm):
         >>> bool(PositionNorm2d(4)(torch.rand(2, 4, 5, 5)).mean(1).abs().max() < 1e-5)
         True
     """
-
-    def __init__(self, num_channels: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
-        super().__init__(num_channels, eps=eps, affine=affine, bias=bias)
 
     def forward(self, x: Images) -> Images:
         if self.detach:

@@ -24,7 +24,7 @@ def stratified_split(labels: Sequence[int], *, test: float, val: float, seed: in
 
     Args:
         labels: Class of each sample.
-        test: Share of all samples held out for the test, in [0, 1).
+        test: Share of all samples held out for the test, in [0, 1); or 1 for all of them, where nothing is trained.
         val: Share of the others for validation, in [0, 1).
         seed: Seed of the draw.
 
@@ -39,6 +39,8 @@ def stratified_split(labels: Sequence[int], *, test: float, val: float, seed: in
     from sklearn.model_selection import train_test_split
 
     y = np.asarray(labels)
+    if test == 1 and val == 0:
+        return Split(np.arange(0), np.arange(0), np.arange(len(y)))
     for name, share in (("test", test), ("val", val)):
         if not 0 <= share < 1:
             raise InputError(f"split.{name}: expected a share in [0, 1), got {share}")

@@ -41,7 +41,7 @@ def evaluate(argv: Sequence[str]) -> None:
     import torch
     from bcos_core.run.config import save_values
 
-    from bcos_vision.data import load_data
+    from bcos_vision.data import absolute, load_data
     from bcos_vision.evaluation import MatchedImages, scored_loss
     from bcos_vision.evaluation import evaluate as score
     from bcos_vision.figures import draw_confusion
@@ -49,15 +49,23 @@ def evaluate(argv: Sequence[str]) -> None:
     trained, config = choice.trained, choice.config
     out = writable_folder(pathlib.Path(options.out) if options.out else choice.folder / "evaluation")
     height, width = trained.image_size
-    if config is not None and options.data in (None, config.data):
+    skip_corrupt = options.skip_corrupt
+    own = config is not None and (options.data is None or absolute(options.data) == config.data)
+    if own and config is not None:
         name, split = config.data, config.split
         sizes = {o: getattr(config, o) for o in ("image_size", "eval_size", "eval_resize")}
+        skip_corrupt |= config.skip_corrupt  # or the split would be another
     elif options.data is not None:  # data of its own: score all of it, at the model's size
-        name, split = options.data, SplitConfig(test=0, val=0)
+        name, split = options.data, SplitConfig(test=1, val=0)
         sizes = {"image_size": height if height == width else None, "eval_resize": trained.resize}
     else:
         raise InputError("--data: needed with --model_file, which does not know where its data is")
-    data = load_data(name, split, **sizes, skip_corrupt=options.skip_corrupt)
+    data = load_data(name, split, **sizes, skip_corrupt=skip_corrupt)
+    if own and data.fingerprint != choice.fingerprint:
+        raise InputError(
+            f"{name} has changed since the run: what was held out then may not be now; to score all of a folder "
+            "that the model was not trained on, give it with --data"
+        )
     index = _match_classes(choice, data, name)
     part = next(part for part in (data.test, data.val, data.train) if len(part))
     scores = score(
@@ -102,6 +110,8 @@ def _match_classes(choice: ModelChoice, data: "ImageData", name: str) -> list[in
     if not choice.named and len(data.classes) == len(trained.classes):
         return list(range(len(data.classes)))  # folders in the order of their names, as ImageNet numbers its classes
     number = {known: i for i, known in enumerate(trained.classes)}
+    if data.folders and all(folder in number for folder in data.folders):
+        return [number[folder] for folder in data.folders]
     if unknown := [known for known in data.classes if known not in number]:
         remedy = "" if choice.named else "; --class_names FILE says what the model's are called"
         raise InputError(

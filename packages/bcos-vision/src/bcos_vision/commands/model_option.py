@@ -25,6 +25,8 @@ class ModelChoice:
     """Of its run."""
     named: bool
     """Whether its classes have names; otherwise they are called by their numbers."""
+    fingerprint: str | None = None
+    """Of the data of its run."""
 
 
 def add_model_options(parser: CommandParser) -> None:
@@ -77,10 +79,12 @@ def choose_model(options: Any, *, name_column: int) -> ModelChoice:
     from bcos_core.run import config as configuration
     from bcos_core.run.tracking import fetch_artifact, find_run, run_folder
 
-    run_id = find_run(options.run).id
+    record = find_run(options.run)
+    run_id = record.id
     path = fetch_artifact(run_id, "model/model.safetensors")
     config = configuration.from_dict(TrainConfig, configuration.load_dict(fetch_artifact(run_id, "config.json")))
-    return ModelChoice(TrainedClassifier.load(path), run_folder(run_id), config, named=True)
+    fingerprint = record.tags.get("data_fingerprint")
+    return ModelChoice(TrainedClassifier.load(path), run_folder(run_id), config, named=True, fingerprint=fingerprint)
 
 
 def _public(options: Any, name_column: int) -> ModelChoice:

@@ -75,6 +75,7 @@ def load_files(
     *,
     skip_corrupt: bool = False,
     boxes: Mapping[str, Box] | None = None,
+    folders: tuple[str, ...] = (),
 ) -> ImageData:
     """Check all files, split off what has no part of its own, and decode where memory allows.
 
@@ -87,6 +88,7 @@ def load_files(
         sizes: Sides to scale and crop to.
         skip_corrupt: Decode every file once beforehand, leave out those that will not be, and list them.
         boxes: Where the object is, by path, in pixels of the file.
+        folders: What the class folders are called, if not as the classes.
 
     Raises:
         InputError: If sizes differ and none is asked for, a file is no whole image, or none of a class is.
@@ -108,6 +110,8 @@ def load_files(
     else:
         size = _common_size({path: size for path, (_, size) in headers.items()})
     evaluated = evaluated or size
+    if sizes.eval_resize is not None and sizes.eval_resize < min(evaluated):
+        raise InputError(f"--eval_resize: expected at least the crop's {min(evaluated)}, got {sizes.eval_resize}")
     train, val, test = _split(parts, split)
     sets = [
         FileImages(files.paths, torch.tensor(files.labels, dtype=torch.long), channels, own, resize)
@@ -130,6 +134,7 @@ def load_files(
         test=opened[2],
         fingerprint=_fingerprint(*opened),
         eval_size=evaluated,
+        folders=folders,
         eval_resize=sizes.eval_resize,
         boxes={
             i: fit_box(boxes[path], headers[path][1], evaluated, sizes.eval_resize)

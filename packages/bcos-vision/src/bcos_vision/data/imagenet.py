@@ -45,14 +45,18 @@ def load_imagenet(
     if (table := root / "boxes.csv").is_file():
         rows = _rows(table, "image", *_CORNERS)
         boxes = {str(root / row["image"]): _box(table, [row[corner] for corner in _CORNERS]) for row in rows}
-    return load_files(name, class_names(root, wnids), parts, split, sizes, skip_corrupt=skip_corrupt, boxes=boxes)
+    names = class_names(root, wnids)
+    return load_files(name, names, parts, split, sizes, skip_corrupt=skip_corrupt, boxes=boxes, folders=wnids)
 
 
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
 
 
 def class_names(root: pathlib.Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
-    """The first word for each WordNet id, as the files in ``root`` have it; with its id where two share it (crane)."""
+    """The first word for each WordNet id, as the files in ``root`` have it.
+
+    With its id where two ids there share it (crane), so that a class is called the same whichever others there are.
+    """
     words: dict[str, str] = {}
     if (path := root / "classes.csv").is_file():
         words = {row["wnid"]: row["name"] for row in _rows(path, "wnid", "name")}
@@ -60,9 +64,10 @@ def class_names(root: pathlib.Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
         words = _pairs(path, " ")
     elif (path := root / "words.txt").is_file():
         words = _pairs(path, "\t")
-    names = [words.get(wnid, wnid).split(",")[0].replace("_", " ").strip() for wnid in wnids]
-    counts = Counter(names)
-    return tuple(name if counts[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True))
+    first = {wnid: text.split(",")[0].replace("_", " ").strip() for wnid, text in words.items()}
+    counts = Counter(first.values())
+    names = ((wnid, first.get(wnid, wnid)) for wnid in wnids)
+    return tuple(name if counts[name] <= 1 else f"{name} ({wnid})" for wnid, name in names)
 
 
 def _find_published(root: pathlib.Path) -> tuple[tuple[str, ...], dict[str, Files], dict[str, Box]]:

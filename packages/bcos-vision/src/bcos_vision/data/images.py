@@ -110,6 +110,8 @@ class ImageData:
     """Height and width of the images in ``val`` and ``test``."""
     eval_resize: int | None = None
     """Length of the shorter side before those were cropped from the centre, if not the crop's."""
+    folders: tuple[str, ...] = ()
+    """What the class folders are called, if not as the classes (WordNet ids)."""
     boxes: Mapping[int, Box] = field(default_factory=dict)
     """Where the object is in images of ``test``, by their index, in pixels of the image as it is delivered."""
 

@@ -115,6 +115,8 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode it all to look for one at its end
+        return 1
     return image.getexif().get(0x0112, 1)
 
 

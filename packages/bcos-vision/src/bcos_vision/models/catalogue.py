@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bcos_core.nn import InverseEncoding, Standardise
-from bcos_core.run.checkpoint import load_state, load_tensors
+from bcos_core.run.checkpoint import load_model, load_state, load_tensors
 from bcos_core.run.error import InputError, unknown_name
 from bcos_core.run.registry import Registry
 from torch import nn
@@ -246,7 +246,12 @@ def create_model(
 
 def _load(model: ImageClassifier, path: pathlib.Path) -> None:
     state = load_tensors(path)
-    if any(name.startswith("network.") for name in state):
-        load_state(model, state, str(path))
-    else:
+    if not any(name.startswith("network.") for name in state):
         model.network.load_state_dict(from_public(model.network, state, str(path)))
+        return
+    load_state(model, state, str(path))
+    if path.suffix == ".safetensors":
+        _, description = load_model(path)
+        for name, kept in dict(description.get("model", {})).items():  # exponents and constants are in no tensor
+            if name not in ("mean", "std") and model.description.get(name) != kept:
+                raise InputError(f"{path}: holds a model with {name} {kept}, got {model.description.get(name)}")

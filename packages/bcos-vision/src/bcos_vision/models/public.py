@@ -83,6 +83,9 @@ def from_public(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
         variance = layout.get(name.removesuffix("running_mean") + "running_var")
         if variance and isinstance(network.get_submodule(variance.rpartition(".")[0]), BatchNormUncentered2d):
             del tensors[name]
+    for theirs, ours in layout.items():  # files from before PyTorch counted batches
+        if theirs.endswith("num_batches_tracked"):
+            tensors.setdefault(theirs, own[ours])
     check_state({theirs: own[ours].shape for theirs, ours in layout.items()}, tensors, source)
     return {ours: tensors[theirs] for theirs, ours in layout.items()}
 

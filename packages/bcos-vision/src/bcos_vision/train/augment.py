@@ -72,7 +72,10 @@ def mix(
     config: AugmentConfig,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n k"]]:
-    """Mix each image of a batch, and its target, with the one before it: mixup or CutMix, at one strength.
+    """Mix each image of a batch, and its target, with another: mixup or CutMix, at one strength.
+
+    The other is the one before it, or with repeated augmentation the one that is ``repeats`` before: a copy of an image
+    stands beside it.
 
     Mixup (https://arxiv.org/abs/1710.09412): λ x + (1-λ) x', λ ~ Beta(α, α). CutMix (https://arxiv.org/abs/1905.04899):
     a rectangle of x' of the share 1-λ of the area, before it is cut off at the edges; targets follow what is left.
@@ -104,7 +107,7 @@ def mix(
         left, right = max(x - int(half * w), 0), min(x + int(half * w), w)
         kept = 1 - (bottom - top) * (right - left) / (h * w)
         mixed = images.clone()
-        mixed[..., top:bottom, left:right] = images.roll(1, 0)[..., top:bottom, left:right]
+        mixed[..., top:bottom, left:right] = images.roll(config.repeats, 0)[..., top:bottom, left:right]
     else:
-        mixed = images.roll(1, 0).mul(1 - kept).add_(images, alpha=kept)
-    return mixed, targets.roll(1, 0).mul(1 - kept).add_(targets, alpha=kept)
+        mixed = images.roll(config.repeats, 0).mul(1 - kept).add_(images, alpha=kept)
+    return mixed, targets.roll(config.repeats, 0).mul(1 - kept).add_(targets, alpha=kept)

@@ -11,8 +11,8 @@ from torch import Tensor
 class MovingAverage(WeightAveraging):
     """Averages the weights, and the running statistics with them; integers are those of the last update.
 
-    During the warm-up the average is the weights themselves. Lightning swaps the average in where the network is
-    validated, and keeps both in a checkpoint: the average as its ``state_dict``.
+    At first, and during the warm-up, the average is the weights themselves. Lightning swaps the average in where the
+    network is validated, and keeps both in a checkpoint: the average as its ``state_dict``.
 
     Args:
         decay: Share of the average that an update keeps.
@@ -32,6 +32,7 @@ class MovingAverage(WeightAveraging):
         self._warmup = warmup
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device  # the network is not there yet
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:  # a count that is asked for at each update: no GPU need be waited for
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
@@ -39,7 +40,8 @@ class MovingAverage(WeightAveraging):
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         if step_idx is None:
             return False
-        if step_idx < self._warmup and self._average_model is not None:
-            self._average_model.n_averaged.zero_()  # the next update copies
+        if step_idx < max(1, self._warmup):
+            if self._average_model is not None:
+                self._average_model.n_averaged.zero_()  # the next update copies
             return True
         return (step_idx + 1) % self._every == 0

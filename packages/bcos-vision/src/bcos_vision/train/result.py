@@ -41,13 +41,19 @@ def conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier: 
     classifier.save(run.folder / MODEL)
     scored, stage = (data.test, "test") if len(data.test) else (data.val, "val")
     evaluation = evaluate(
-        model, scored, num_explained=config.num_explained, loss=scored_loss(config.loss), device=device_of(config)
+        model,
+        scored,
+        batch_size=config.batch_size,
+        num_explained=config.num_explained,
+        loss=scored_loss(config.loss),
+        device=device_of(config),
     )
     run.log_metrics({f"{stage}/{name}": value for name, value in evaluation.metrics.items()}, config.epochs)
     shown = choose_examples(evaluation.predictions, scored.labels)
     images, labels = scored[shown.tolist()]
     accuracy = f"{config.arm}: {stage} accuracy {evaluation.metrics['accuracy']:.2%}"
-    draw_test_explanations(model, images, labels, data.classes, run.folder / "explanations.png", title=accuracy)
+    picture = run.folder / "explanations.png"
+    draw_test_explanations(model, images, labels, data.classes, picture, title=accuracy, softmax=classifier.softmax)
     draw_confusion(evaluation.confusion, data.classes, run.folder / "confusion.png", title=accuracy)
     for name in ("explanations.png", "confusion.png"):
         run.log_artifact(run.folder / name, "pictures")

@@ -1,6 +1,7 @@
 """One training run, from configuration to explained, tracked result."""
 
 import dataclasses
+import inspect
 import logging
 import pathlib
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import lightning
 import torch
@@ -23,11 +25,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from rich.console import Console
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from bcos_vision.config import TrainConfig
 from bcos_vision.data import ImageData, absolute, load_data, make_loader, picture_change
-from bcos_vision.models import ImageClassifier, TrainedClassifier, create_model
+from bcos_vision.models import ImageClassifier, TrainedClassifier, aliases, create_model
 
 from .averaging import MovingAverage
 from .divergence import Diverged, DivergenceWatch
@@ -59,7 +62,7 @@ def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
         InputError: If the data, the model or the store cannot be used, the disk is full, or the training diverges; see
             the message.
     """
-    config = dataclasses.replace(config, data=absolute(config.data))
+    config = dataclasses.replace(_without_alias(config), data=absolute(config.data))
     work = _prepare(config, _load(config))
     run = None
     if work.ranks.is_first:
@@ -109,6 +112,17 @@ def resume(
     return _train(run, work, state if state.exists() else None, console or Console(stderr=True))
 
 
+def _without_alias(config: TrainConfig) -> TrainConfig:
+    """The same configuration, with the model called by its own name and the alias's arguments in their places."""
+    alias = aliases().get(config.model)
+    if alias is None:
+        return config
+    for name, value in alias.arguments.items():
+        if (given := getattr(config, name)) not in (value, getattr(TrainConfig, name)):
+            raise InputError(f'--{name}: {config.model} is {alias.model} with {name} "{value}", got "{given}"')
+    return dataclasses.replace(config, model=alias.model, **alias.arguments)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class _Work:
     """A training that is ready to begin, in this process."""
@@ -132,6 +146,8 @@ def _load(config: TrainConfig) -> ImageData:
         eval_resize=config.eval_resize,
         skip_corrupt=config.skip_corrupt,
     )
+    if not len(data.train):
+        raise InputError(f"{config.data}: no images to train on, only some to score (no train/ folder)")
     if not len(data.val) + len(data.test):
         raise InputError("--split.test and --split.val are both 0: nothing is left to score")
     if config.keep == "best" and not len(data.val):
@@ -147,7 +163,7 @@ def _prepare(config: TrainConfig, data: ImageData) -> _Work:
     loader = partial(make_loader, rank=ranks.rank, world_size=ranks.size, num_workers=config.num_workers)
     change = picture_change(config.augment, data.size)
     batches = loader(data.train, config.batch_size, seed=config.seed, repeats=config.augment.repeats, change=change)
-    val_batches = loader(data.val, max(256, config.batch_size)) if len(data.val) else None
+    val_batches = loader(data.val, config.batch_size) if len(data.val) else None
     training = ClassifierTraining(model, config, num_images=len(data.train), num_batches=len(batches))
     return _Work(config, ranks, data, training, batches, val_batches)
 
@@ -231,6 +247,16 @@ def _train(run: TrackedRun | None, work: _Work, state: pathlib.Path | None, cons
     return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, done * len(data.train) / seconds)
 
 
+def _strategy(ranks: Ranks) -> DDPStrategy | str:
+    if ranks.size == 1:
+        return "auto"
+    # running statistics are synchronised where they are made; older versions of torch call the option otherwise
+    names = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    options: dict[str, Any] = {buffers: False}
+    return DDPStrategy(gradient_as_bucket_view=True, **options)
+
+
 def _trainer(run: TrackedRun | None, work: _Work, console: Console) -> lightning.Trainer:
     options, ranks = work.config.optim, work.ranks
     # two: save_last would write the last state only in epochs that are the best so far
@@ -246,8 +272,7 @@ def _trainer(run: TrackedRun | None, work: _Work, console: Console) -> lightning
         accelerator=device_of(work.config),
         devices=ranks.devices,
         num_nodes=work.config.nodes,
-        # running statistics are synchronised where they are made
-        strategy=DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True) if ranks.size > 1 else "auto",
+        strategy=_strategy(ranks),
         use_distributed_sampler=False,
         precision=_PRECISION[work.config.precision],  # type: ignore[arg-type]
         accumulate_grad_batches=options.accumulate,
