@@ -10,6 +10,7 @@ import pytest
 import torch
 from bcos_core.run.error import InputError
 from bcos_vision import create_model
+from bcos_vision.models.public import from_public
 
 from .public_zoo import (
     BUFFERS,
@@ -111,12 +112,15 @@ def test_logits_are_the_formulas_in_double_precision(public, model):
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
-def test_sizes_are_the_published_ones(name):
+def test_sizes_and_names_are_the_published_ones(name):
     layout = public_layout(name)
     assert f"{sum(math.prod(s) for k, s in layout.items() if not k.endswith(BUFFERS)) / 1e6:.2f}" == millions(name)
     with torch.device("meta"):
         model = create_model(name)
+        state = {key: torch.empty(shape) for key, shape in layout.items()}
     assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}" == millions(name)
+    found = from_public(model.network, state, name)  # raises if a name or a shape is another
+    assert found.keys() == model.network.state_dict().keys()
 
 
 @pytest.mark.parametrize(
