@@ -239,6 +239,8 @@ def _draw_blocks(figure: object, columns: int, panels: int, softmax: bool, block
                 text = f"sum {float(explanation.contributions[i].sum()):+.1f}"
                 colour = "black"
             _show_heat(cells.pop(0), explanation, i, text, colour)
+    for cell in axes.flat:  # a long name must not run into its neighbour's
+        cell.title.set_fontsize(min(9.0, 9 * 17 / max(1, len(cell.title.get_text()))))
 
 
 def _show_image(axes: Axes, image: Tensor, title: str, colour: str | None = None) -> None:
