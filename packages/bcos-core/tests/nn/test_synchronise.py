@@ -1,9 +1,11 @@
 """Batch norms over processes, against the same norm of one process that has the whole batch."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from bcos_core.nn import BatchNorm2d, BatchNormUncentered2d, synchronise_batch_norms
 
 NORMS = [(BatchNormUncentered2d, True), (BatchNormUncentered2d, False), (BatchNorm2d, True), (BatchNorm2d, False)]
@@ -36,7 +38,9 @@ def share(rank, folder):
 
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 def test_processes_together_are_one(tmp_path):
-    torch.multiprocessing.spawn(share, (str(tmp_path),), nprocs=len(SHARES))
+    # each a run of this file: a module of tests has no name by which another process could import it
+    processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(len(SHARES))]
+    assert [process.wait(120) for process in processes] == [0, 0]
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(SHARES))]
     x, upstream = sample()
     for (kind, bias), *parts in zip(NORMS, *found, strict=True):
@@ -52,3 +56,7 @@ def test_processes_together_are_one(tmp_path):
 def test_only_norms_that_can_be_synchronised():
     with pytest.raises(ValueError, match=r"1: expected a batch norm of bcos_core.nn, .* got BatchNorm1d"):
         synchronise_batch_norms(torch.nn.Sequential(BatchNorm2d(2), torch.nn.BatchNorm1d(2)))
+
+
+if __name__ == "__main__":
+    share(int(sys.argv[1]), sys.argv[2])
