@@ -22,7 +22,11 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to training images, each drawn from the run's seed, the epoch and the image alone."""
+    """Random changes to training images, drawn anew in each epoch from the run's seed.
+
+    Crops and policies are a function of seed, epoch and image alone; the others of the place in the epoch, too, so that
+    several processes draw otherwise than one.
+    """
 
     shift: int = 0
     """Largest shift in pixels, up, down, left and right (zero-padded random crop)."""
