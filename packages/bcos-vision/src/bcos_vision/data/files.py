@@ -60,12 +60,6 @@ class Files:
         return Files(tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices))
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    size: Size
-    resize: int | None = None
-
-
 def load_files(
     name: str,
     classes: tuple[str, ...],

@@ -1,12 +1,11 @@
 """What a model costs, counted without running it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .catalogue import architecture, create_model, list_models
+from .catalogue import architecture, create_model
 
 
 @dataclass(frozen=True)
@@ -20,18 +19,6 @@ class ModelCard:
     """Of convolutions, linear layers and attention, for one image."""
     image_size: int
     """Side of that image."""
-
-
-def model_cards(num_classes: int = 10) -> Iterator[ModelCard]:
-    """A card for each model and variant.
-
-    Example:
-        >>> next(model_cards()).name
-        'resnet20'
-    """
-    for name in list_models():
-        for variant in ("bcos", "baseline", "standard"):
-            yield model_card(name, variant, num_classes=num_classes)
 
 
 def model_card(name: str, variant: str = "bcos", *, num_classes: int = 10) -> ModelCard:
