@@ -1,1 +1,1 @@
-"""Evaluation of B-cos networks. Nothing is here yet."""
+"""Evaluation of B-cos networks: studies, statistics, attribution methods, localisation, reports."""

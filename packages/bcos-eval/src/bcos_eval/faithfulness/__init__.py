@@ -1,0 +1,1 @@
+"""Beyond where: do explanations say what the network does?"""

@@ -1,0 +1,1 @@
+"""Figures of scores and explanations; none of them trains or tests anything."""

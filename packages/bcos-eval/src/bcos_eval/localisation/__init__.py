@@ -1,0 +1,1 @@
+"""Where explanations point: grid pointing game, boxes, DiFull."""

@@ -1,0 +1,1 @@
+"""Student t, corrected, Bayesian: what a difference between arms is worth."""

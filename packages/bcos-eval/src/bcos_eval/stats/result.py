@@ -1,0 +1,86 @@
+"""What a comparison found: numbers for the report, with the sentences that say what they mean."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm's scores."""
+
+    arm: str
+    values: tuple[float, ...]
+    """A score for each fold (its mean over seeds) or, on one split, for each seed."""
+    mean: float
+    sd: float
+    low: float
+    """Lower end of the interval of the mean, by the method that the design calls for."""
+    high: float
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """One significance test."""
+
+    __test__ = False  # pytest would collect a class of this name
+
+    name: str
+    """"corrected resampled t", "paired t", "Welch t", "5x2cv t", "McNemar", "sign-flip permutation", ..."""
+    statistic: float
+    df: float | None
+    p: float
+    says: str
+    """What it assumes here, and when to trust it, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Bayes:
+    """Posterior shares of the mean difference."""
+
+    rope: float
+    """Differences up to this size count as none."""
+    worse: float
+    equivalent: float
+    better: float
+
+
+@dataclass(frozen=True)
+class Power:
+    """What the study could see, and what it would take."""
+
+    detectable: float
+    """Smallest mean difference found with ``power`` at level ``alpha``, in the metric's unit, given the observed sd."""
+    needed: int | None
+    """Runs of each arm (or folds) that would find a difference of the size of the ROPE; None if more than 10 000."""
+    alpha: float = 0.05
+    power: float = 0.8
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One arm against another, for one metric."""
+
+    metric: str
+    arm: str
+    control: str
+    differences: tuple[float, ...]
+    """arm minus control, a value for each pair; empty where runs are not paired."""
+    mean: float
+    """Mean difference, arm minus control."""
+    low: float
+    high: float
+    confidence: float
+    estimand: str
+    """What the difference is a difference of, and which variance the interval covers, in one sentence."""
+    default: str
+    """Name of the test that answers; the others are beside it."""
+    tests: tuple[TestResult, ...]
+    p: float
+    """Of the default test."""
+    p_holm: float
+    """The same, adjusted over the planned contrasts (Holm)."""
+    hedges_g: float
+    paired_d: float | None
+    bayes: Bayes | None
+    power: Power | None
+    notes: tuple[str, ...] = ()
+    """What a reader must know: assumption checks, zero variance, few values."""

@@ -1,0 +1,1 @@
+"""How each package's training becomes a unit of a study."""
