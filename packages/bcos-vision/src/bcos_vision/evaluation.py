@@ -129,6 +129,8 @@ class Evaluation:
     """Counts, shape (K, K): row is the true class, column the predicted one."""
     predictions: Tensor
     """Predicted class of each image, in the order of the set."""
+    labels: Tensor
+    """True class of each image, likewise."""
     num_explained: int
     """Images whose explanation was checked for completeness."""
 
@@ -193,7 +195,7 @@ def evaluate(
     scores["recall"] = sum(c.recall for c in per_class) / len(per_class)
     scores["loss"] = total_loss / len(images)
     scores["completeness_error"] = float(error.max()) if len(error) else 0.0
-    return Evaluation(scores, per_class, counts, torch.cat(predictions), len(error))
+    return Evaluation(scores, per_class, counts, torch.cat(predictions), images.labels, len(error))
 
 
 def _per_class(confusion: Tensor, confidences: Tensor, labels: Tensor) -> tuple[ClassScores, ...]:

@@ -1,4 +1,4 @@
-"""Index sets: which samples train, which select, which are scored once."""
+"""Index sets: which samples train, which select, which are scored once; by shares, or fold by fold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,3 +61,60 @@ def stratified_split(labels: Sequence[int], *, test: float, val: float, seed: in
     rest, test_indices = hold_out(np.arange(len(y)), test, "test")
     train, val_indices = hold_out(rest, val, "val")
     return Split(train, val_indices, test_indices)
+
+
+def fold_split(
+    labels: Sequence[int],
+    *,
+    folds: int,
+    fold: int,
+    val: float,
+    seed: int,
+    inner_folds: int = 0,
+    inner_fold: int = 0,
+) -> Split:
+    """One fold of a stratified K-fold cross-validation.
+
+    Each sample is in the test of exactly one of the ``folds``. With ``inner_folds`` the training samples of the fold
+    are cut again, and the test is one of those parts: nested cross-validation, where nothing that is chosen by inner
+    scores has seen the outer test.
+
+    Args:
+        labels: Class of each sample.
+        folds: Parts that the samples are cut into, at least 2.
+        fold: Which part is the test, from 0.
+        val: Share of the remaining training samples for validation, in [0, 1).
+        seed: Seed of the cut: other seeds, other folds.
+        inner_folds: Parts that the fold's training samples are cut into; 0 for none.
+        inner_fold: Which of them is the test.
+
+    Raises:
+        InputError: If a class has fewer samples than there are folds, or a number is out of range.
+
+    Example:
+        >>> parts = [fold_split([0, 1] * 10, folds=5, fold=k, val=0, seed=0).test for k in range(5)]
+        >>> sorted(np.concatenate(parts).tolist()) == list(range(20))
+        True
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    y = np.asarray(labels)
+
+    def cut(pool: np.ndarray, count: int, index: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+        if count < 2:
+            raise InputError(f"split.{name}s: expected at least 2, got {count}")
+        if not 0 <= index < count:
+            raise InputError(f"split.{name}: expected 0 to {count - 1}, got {index}")
+        classes, counts = np.unique(y[pool], return_counts=True)
+        if counts.min() < count:
+            rare = classes[counts.argmin()]
+            raise InputError(f"split.{name}s={count}: class {rare} has only {counts.min()} samples")
+        parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(pool, y[pool])
+        train, test = list(parts)[index]
+        return pool[train], pool[test]
+
+    train, test = cut(np.arange(len(y)), folds, fold, "fold")
+    if inner_folds:
+        train, test = cut(train, inner_folds, inner_fold, "inner_fold")
+    chosen = stratified_split(y[train].tolist(), test=0, val=val, seed=seed)
+    return Split(train[chosen.train], train[chosen.val], np.sort(test))

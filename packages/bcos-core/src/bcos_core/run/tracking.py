@@ -22,8 +22,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from .error import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _MAX_BATCH = 100  # parameters MLflow takes in one call
 _SYSTEM_METRICS_SECONDS = 2  # the first run lasts half a minute: MLflow's ten would draw three points
@@ -71,6 +72,18 @@ class RunRecord:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True)
+class RunPlace:
+    """Where a run is kept, if not under its package's own experiment: as a unit of a study, say."""
+
+    experiment: str
+    """"study/NAME", say."""
+    arm: str
+    """Readable name of what is compared."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Further tags."""
+
+
 class TrackedRun:
     """An open run: a context that ends it as finished, failed or killed.
 
@@ -106,23 +119,25 @@ class TrackedRun:
         config: Any,
         seed: int,
         fold: int = 0,
+        varies: Collection[str] = ("seed",),
         tags: Mapping[str, str] | None = None,
     ) -> "TrackedRun":
         """Open a child run under its arm's parent, with the whole configuration as parameters.
 
         Args:
             experiment: Package and task, "vision/digits".
-            arm: Readable name of the configuration; its fingerprint without the seed is added.
-            config: A configuration dataclass; a ``seed`` in it is left out of the fingerprint.
+            arm: Readable name of the configuration; its fingerprint without what varies within an arm is added.
+            config: A configuration dataclass.
             seed: The run's seed.
             fold: The run's fold, 0 without cross-validation.
+            varies: Dotted names of the options that runs of one arm differ in.
             tags: Further tags (the data's fingerprint, say).
 
         Raises:
             InputError: If the store cannot be reached or written.
         """
         parameters = configuration.flatten(config)
-        fixed = {name: value for name, value in parameters.items() if name != "seed"}
+        fixed = {name: value for name, value in parameters.items() if name not in varies}
         arm = f"{arm} {configuration.fingerprint(repr(sorted(fixed.items())))[:6]}"
         with _store_errors():
             client = _client()
@@ -245,9 +260,61 @@ def find_run(run_id: str) -> RunRecord:
         what = "more than one run begins so" if found else "no such run"
         raise InputError(f'run "{run_id}": {what} in {tracking_uri()}; {hint}')
     (run,) = found
-    return RunRecord(
-        run.info.run_id, run.info.run_name or "", run.info.status, dict(run.data.tags), dict(run.data.metrics)
-    )
+    return _record(run)
+
+
+def find_tagged(experiment: str, tags: Mapping[str, str]) -> RunRecord | None:
+    """The newest child run of an experiment that has these tags; None where there is none.
+
+    Raises:
+        InputError: If the store cannot be read.
+    """
+    with _store_errors():
+        client = _client()
+        if (found := client.get_experiment_by_name(experiment)) is None:
+            return None
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        for run in client.search_runs([found.experiment_id], wanted, max_results=1):
+            return _record(run)
+    return None
+
+
+def prepare_experiment(name: str) -> str:
+    """Make an experiment, and the store, where they are not there yet; returns the experiment's id.
+
+    In a local store its artifacts lie in the project's root, whoever writes them later, through whatever server.
+
+    Raises:
+        InputError: If the store cannot be reached or written.
+    """
+    with _store_errors():
+        return _experiment(_client(), name)
+
+
+def log_summary(experiment: str, name: str, folder: pathlib.Path, metrics: Mapping[str, float]) -> str:
+    """Keep a folder and a few numbers as the one summary run of an experiment (a study's report); returns its id.
+
+    What an earlier summary of that name held is replaced.
+
+    Raises:
+        InputError: If the store cannot be reached or written.
+    """
+    with _store_errors():
+        client = _client()
+        experiment_id = _experiment(client, experiment)
+        mark = configuration.fingerprint(name)
+        for run in client.search_runs([experiment_id], f"tags.is_summary = '{mark}'"):
+            client.delete_run(run.info.run_id)
+        run = client.create_run(experiment_id, run_name=name, tags={"is_summary": mark, **_circumstances()})
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entries = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+        for start in range(0, len(entries), _MAX_BATCH):
+            client.log_batch(run.info.run_id, metrics=entries[start : start + _MAX_BATCH])
+        client.log_artifacts(run.info.run_id, str(folder))
+        client.set_terminated(run.info.run_id)
+        return run.info.run_id
 
 
 def fetch_artifact(run_id: str, path: str) -> pathlib.Path:
@@ -264,6 +331,11 @@ def fetch_artifact(run_id: str, path: str) -> pathlib.Path:
         return pathlib.Path(client.download_artifacts(run_id, path))
 
 
+def _record(run: "Run") -> RunRecord:
+    info, data = run.info, run.data
+    return RunRecord(info.run_id, info.run_name or "", info.status, dict(data.tags), dict(data.metrics))
+
+
 def _client(*, must_exist: bool = False) -> "MlflowClient":
     uri = tracking_uri()
     if uri.startswith("sqlite:///"):
@@ -278,7 +350,18 @@ def _client(*, must_exist: bool = False) -> "MlflowClient":
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # prints the traceback of an error that it raises as well, and that is reported here
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    return mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(uri)
+    if uri.startswith("sqlite:///") and not must_exist:
+        _create_tables(client, pathlib.Path(uri.removeprefix("sqlite:///")))
+    return client
+
+
+def _create_tables(client: "MlflowClient", path: pathlib.Path) -> None:
+    """Make a new store's tables; of several processes that find none, one makes them and the others wait."""
+    with open(path.with_name(f"{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists() or not path.stat().st_size:
+            client.search_experiments(max_results=1)
 
 
 def _check_sqlite(path: pathlib.Path, must_exist: bool) -> None:

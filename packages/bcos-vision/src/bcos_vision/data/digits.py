@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 from bcos_core.run.config import fingerprint
-from bcos_core.run.split import stratified_split
 
 from bcos_vision.config import SplitConfig
 
+from .division import divide
 from .files import Sizes
 from .images import ArrayImages, ImageData
 
@@ -25,7 +25,7 @@ def load_digits(split: SplitConfig, sizes: Sizes) -> ImageData:
     pixels = np.rint(np.asarray(features) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     classes = np.asarray(labels)
     images = ArrayImages(torch.from_numpy(pixels), torch.from_numpy(classes).long())
-    parts = stratified_split(classes.tolist(), test=split.test, val=split.val, seed=split.seed)
+    parts = divide(classes.tolist(), split)
     return ImageData(
         name="digits",
         classes=tuple(str(digit) for digit in range(10)),

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from bcos_core.run.config import fingerprint
 from bcos_core.run.error import InputError
-from bcos_core.run.split import stratified_split
 from rich.console import Console
 
 from bcos_vision.config import SplitConfig
 from bcos_vision.progress import track
 
+from .division import divide
 from .images import ArrayImages, FileImages, ImageData, Images
 from .picture import Box, CorruptImage, Size, fit_box, open_picture, read_header, read_image
 
@@ -166,13 +166,11 @@ def _split(parts: Mapping[str, Files], split: SplitConfig) -> tuple[Files, Files
     val = held[0] if len(held) == 2 else None
     if not train.paths:
         return train, val or Files(), test or Files()
-    shares = stratified_split(
-        train.labels, test=split.test if test is None else 0.0, val=split.val if val is None else 0.0, seed=split.seed
-    )
+    shares = divide(train.labels, split, own_test=test is not None, own_val=val is not None)
     return (
         train.subset(shares.train),
         train.subset(shares.val) if val is None else val,
-        train.subset(shares.test) if test is None else test,
+        train.subset(shares.test) if test is None or split.folds else test,
     )
 
 

@@ -1,6 +1,6 @@
 """Training: ``fit`` a configuration, ``resume`` a run."""
 
 from .result import FitResult
-from .run import fit, resume
+from .run import check, fit, resume
 
-__all__ = ["FitResult", "fit", "resume"]
+__all__ = ["FitResult", "check", "fit", "resume"]

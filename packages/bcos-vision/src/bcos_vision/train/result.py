@@ -3,6 +3,7 @@
 import pathlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from bcos_core.run.tracking import TrackedRun
 from torch import Tensor
@@ -15,7 +16,7 @@ from bcos_vision.models import TrainedClassifier
 
 from .ranks import device_of
 
-MODEL = "model.safetensors"
+MODEL, PREDICTIONS = "model.safetensors", "predictions.npz"
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,16 @@ class FitResult:
     evaluation: Evaluation
     classifier: TrainedClassifier
     folder: pathlib.Path
-    """Holds model.safetensors, explanations.png, confusion.png, config.json and the training states."""
+    """Holds model.safetensors, predictions.npz, explanations.png, confusion.png, config.json and the training states."""
     seconds: float
     """Training itself, without data, evaluation and pictures."""
     images_per_second: float
     """Training images in that time."""
 
 
-def conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier: TrainedClassifier) -> Evaluation:
+def conclude(
+    run: TrackedRun, config: TrainConfig, data: ImageData, classifier: TrainedClassifier, *, pictures: bool = True
+) -> Evaluation:
     """Score, explain and draw the trained model, and log all of it."""
     model = classifier.model
     classifier.save(run.folder / MODEL)
@@ -49,17 +52,35 @@ def conclude(run: TrackedRun, config: TrainConfig, data: ImageData, classifier: 
         device=device_of(config),
     )
     run.log_metrics({f"{stage}/{name}": value for name, value in evaluation.metrics.items()}, config.epochs)
+    answers = {"labels": evaluation.labels.numpy(), "predictions": evaluation.predictions.numpy()}
+    np.savez_compressed(run.folder / PREDICTIONS, **answers)  # McNemar's test compares two runs by them
+    run.log_artifact(run.folder / PREDICTIONS)
+    if pictures:
+        _draw(run, config, data, classifier, evaluation, stage)
+    model.cpu()
+    run.log_model(run.folder / MODEL, config.model, {"variant": config.variant, "b": config.b, "data": data.name})
+    return evaluation
+
+
+def _draw(
+    run: TrackedRun,
+    config: TrainConfig,
+    data: ImageData,
+    classifier: TrainedClassifier,
+    evaluation: Evaluation,
+    stage: str,
+) -> None:
+    scored = data.test if stage == "test" else data.val
     shown = choose_examples(evaluation.predictions, scored.labels)
     images, labels = scored[shown.tolist()]
     accuracy = f"{config.arm}: {stage} accuracy {evaluation.metrics['accuracy']:.2%}"
     picture = run.folder / "explanations.png"
-    draw_test_explanations(model, images, labels, data.classes, picture, title=accuracy, softmax=classifier.softmax)
+    draw_test_explanations(
+        classifier.model, images, labels, data.classes, picture, title=accuracy, softmax=classifier.softmax
+    )
     draw_confusion(evaluation.confusion, data.classes, run.folder / "confusion.png", title=accuracy)
     for name in ("explanations.png", "confusion.png"):
         run.log_artifact(run.folder / name, "pictures")
-    model.cpu()
-    run.log_model(run.folder / MODEL, config.model, {"variant": config.variant, "b": config.b, "data": data.name})
-    return evaluation
 
 
 def choose_examples(predictions: Tensor, labels: Tensor, *, num_right: int = 12, num_wrong: int = 4) -> Tensor:

@@ -20,7 +20,7 @@ from bcos_core.nn import synchronise_batch_norms
 from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
-from bcos_core.run.tracking import TrackedRun, fetch_artifact, find_run, run_folder
+from bcos_core.run.tracking import RunPlace, TrackedRun, fetch_artifact, find_run, run_folder
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -40,11 +40,15 @@ from .ranks import Ranks, device_of, find_ranks
 from .result import FitResult, conclude
 from .state import WholeCheckpoints
 
+VARIES = ("seed", "split.seed", "split.fold", "split.inner_fold")
+"""Options that runs of one arm differ in."""
 LAST, BEST = "last.ckpt", "best.ckpt"
 _PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # as Lightning calls them
 
 
-def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
+def fit(
+    config: TrainConfig, *, place: RunPlace | None = None, pictures: bool = True, console: Console | None = None
+) -> FitResult:
     """Train, evaluate and explain a classifier, tracked in MLflow.
 
     By default the last epoch's model is kept: the learning rate ends at zero there, and choosing an epoch by the loss
@@ -56,6 +60,8 @@ def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
 
     Args:
         config: The run.
+        place: Where the run is kept: by default under the experiment "vision/DATA", its arm called ``config.arm``.
+        pictures: Draw explanations and confusions at the end, which takes seconds.
         console: Where progress goes; standard error by default.
 
     Raises:
@@ -66,18 +72,32 @@ def fit(config: TrainConfig, *, console: Console | None = None) -> FitResult:
     work = _prepare(config, _load(config))
     run = None
     if work.ranks.is_first:
+        place = place or RunPlace(f"vision/{config.data_name}", config.arm)
         run = TrackedRun.create(
-            f"vision/{config.data_name}",
-            arm=config.arm,
+            place.experiment,
+            arm=place.arm,
             config=config,
             seed=config.seed,
-            tags={"data_fingerprint": work.data.fingerprint, "device": device_of(config)},
+            fold=config.split.fold,
+            varies=VARIES,
+            tags={
+                "data_fingerprint": work.data.fingerprint,
+                "device": device_of(config),
+                "num_train": str(len(work.data.train)),
+                "num_test": str(len(work.data.test)),
+                **place.tags,
+            },
         )
-    return _train(run, work, None, console or Console(stderr=True))
+    return _train(run, work, None, console or Console(stderr=True), pictures)
 
 
 def resume(
-    run_id: str, *, devices: int | None = None, nodes: int | None = None, console: Console | None = None
+    run_id: str,
+    *,
+    devices: int | None = None,
+    nodes: int | None = None,
+    pictures: bool = True,
+    console: Console | None = None,
 ) -> FitResult:
     """Go on with an interrupted run from its last finished epoch, in the same MLflow run.
 
@@ -88,6 +108,7 @@ def resume(
         run_id: The run, or the beginning of its id.
         devices: Devices on each node, if not as before; they share batches of the same images.
         nodes: Nodes, likewise.
+        pictures: Draw explanations and confusions at the end.
         console: Where progress goes; standard error by default.
 
     Raises:
@@ -109,7 +130,7 @@ def resume(
     work = _prepare(config, data)
     state = run_folder(record.id) / LAST  # none yet: it was killed in its first epoch, and begins again
     run = TrackedRun.resume(record.id) if work.ranks.is_first else None
-    return _train(run, work, state if state.exists() else None, console or Console(stderr=True))
+    return _train(run, work, state if state.exists() else None, console or Console(stderr=True), pictures)
 
 
 def _without_alias(config: TrainConfig) -> TrainConfig:
@@ -216,7 +237,19 @@ class _MetricsToRun(lightning.Callback):
         self._run.log_metrics(found, trainer.current_epoch + 1)
 
 
-def _train(run: TrackedRun | None, work: _Work, state: pathlib.Path | None, console: Console) -> FitResult:
+def check(config: TrainConfig) -> ImageData:
+    """Load the data and build the model of a configuration, as :func:`fit` would, and train nothing.
+
+    Raises:
+        InputError: If :func:`fit` would refuse them.
+    """
+    config = dataclasses.replace(_without_alias(config), data=absolute(config.data))
+    return _prepare(config, _load(config)).data
+
+
+def _train(
+    run: TrackedRun | None, work: _Work, state: pathlib.Path | None, console: Console, pictures: bool
+) -> FitResult:
     """Train; then, in the process that has the run, conclude it."""
     config, data, model = work.config, work.data, work.training.model
     with run or nullcontext(), _quiet_lightning():
@@ -241,7 +274,8 @@ def _train(run: TrackedRun | None, work: _Work, state: pathlib.Path | None, cons
         classifier = TrainedClassifier(
             model, data.classes, data.eval_size, config.data_name, resize=data.eval_resize, loss=config.loss
         )
-        evaluation = conclude(run, config, data, classifier)
+        run.log_metrics({"train/seconds": seconds}, config.epochs)
+        evaluation = conclude(run, config, data, classifier, pictures=pictures)
     done = config.epochs - first_epoch
     stage = "test" if len(data.test) else "val"
     return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, done * len(data.train) / seconds)

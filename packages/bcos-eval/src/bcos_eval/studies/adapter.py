@@ -1,0 +1,76 @@
+"""What a package's training has to offer to be a unit of studies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bcos_core.run.error import unknown_name
+from bcos_core.run.tracking import RunPlace
+
+from bcos_eval.study import Unit
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What a finished unit is worth."""
+
+    run_id: str
+    metrics: Mapping[str, float]
+    """Of the held-out part: "accuracy", "loss", "completeness_error", ..."""
+    num_train: int
+    num_test: int
+    seconds: float
+    """Training itself."""
+    labels: tuple[int, ...] = field(default=(), repr=False)
+    """True class of each held-out sample, where there are classes."""
+    predictions: tuple[int, ...] = field(default=(), repr=False)
+
+
+class Adapter(Protocol):
+    """A package's training, as studies see it."""
+
+    name: str
+    config_type: type
+    """The package's configuration, a frozen dataclass with a field ``seed``."""
+    preload: tuple[str, ...]
+    """Modules that every unit needs, imported once before units branch off."""
+    varied: frozenset[str]
+    """Options that the study sets itself, so that no arm may."""
+    shorthands: Mapping[str, Mapping[str, Any]]
+    """Arms that need no options: "bcos" for {"variant": "bcos"}."""
+
+    def recipe(self, name: str | None, data: str | None) -> Any:
+        """The configuration of a preset, or of the one that suits the data."""
+        ...
+
+    def place(self, config: Any, unit: Unit, folds: int, inner: tuple[int, int] | None = None) -> Any:
+        """The configuration of one unit: its fold (of ``folds``, 1 for the data's own split) and seed.
+
+        ``inner`` is (number of inner folds, which of them): the test is then a part of the unit's training samples.
+        """
+        ...
+
+    def check(self, configs: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuse arms that could not be trained, or not be compared; describe their data.
+
+        Raises:
+            InputError: Naming the arm and what is wrong.
+        """
+        ...
+
+    def run(self, config: Any, place: RunPlace, unit_id: str) -> UnitResult:
+        """Train a unit, or go on with it, or read its result if it is finished."""
+        ...
+
+
+def load_adapter(package: str) -> Adapter:
+    """The adapter of a package.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if package == "vision":
+        from .vision import VisionAdapter
+
+        return VisionAdapter()
+    raise unknown_name("package", package, ("vision",))

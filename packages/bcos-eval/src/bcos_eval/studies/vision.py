@@ -1,0 +1,114 @@
+"""Image classifiers as units of a study."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from bcos_core.run.error import InputError
+from bcos_core.run.tracking import RunPlace, RunRecord, fetch_artifact, find_tagged, run_folder
+from bcos_vision.config import TrainConfig
+from bcos_vision.recipes import RECIPES, recipe_for
+
+from bcos_eval.study import Unit
+
+from .adapter import UnitResult
+
+_PATIENCE_SECONDS = 60.0  # for the process of a worker that was killed a moment ago
+
+
+class VisionAdapter:
+    """``bcos_vision.train.fit`` as studies see it."""
+
+    name = "vision"
+    config_type = TrainConfig
+    preload = ("bcos_vision.train", "bcos_vision.data.digits", "sklearn.model_selection", "mlflow", "torchvision")
+    varied = frozenset({"seed", "split.seed", "split.fold", "split.folds", "split.inner_folds", "split.inner_fold"})
+    shorthands: Mapping[str, Mapping[str, Any]] = {
+        "bcos": {"variant": "bcos"},
+        "baseline": {"variant": "baseline"},
+        "standard": {"variant": "standard"},
+    }
+
+    def recipe(self, name: str | None, data: str | None) -> TrainConfig:
+        return RECIPES[name or recipe_for(data or "digits")]()
+
+    def place(
+        self, config: TrainConfig, unit: Unit, folds: int, inner: tuple[int, int] | None = None
+    ) -> TrainConfig:
+        split = config.split
+        if folds > 1:
+            split = dataclasses.replace(split, folds=folds, fold=unit.fold, seed=config.split.seed + unit.repeat)
+        if inner is not None:
+            split = dataclasses.replace(split, inner_folds=inner[0], inner_fold=inner[1])
+        return dataclasses.replace(config, seed=unit.training_seed, split=split)
+
+    def check(self, configs: Mapping[str, TrainConfig]) -> dict[str, Any]:
+        from bcos_vision.train import check
+
+        first = next(iter(configs.values()))
+        for name, config in configs.items():
+            for option in ("data", "split"):
+                if getattr(config, option) != getattr(first, option):
+                    raise InputError(f'--arm {name}: another "{option}" than the first arm; units could not be paired')
+        data = None
+        for name, config in configs.items():
+            try:
+                data = check(config)
+            except InputError as error:
+                raise InputError(f"arm {name}: {error}") from None
+        assert data is not None
+        folds = first.split.folds
+        return {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "classes": list(data.classes),
+            "image_size": list(data.size),
+            "channels": data.channels,
+            "num_images": sum(map(len, (data.train, data.val, data.test))),
+            "num_train": len(data.train),
+            "num_val": len(data.val),
+            "num_test": len(data.test),
+            "test": f"one of {folds} folds" if folds else "the data's own or a held-out share, the same for all runs",
+        }
+
+    def run(self, config: TrainConfig, place: RunPlace, unit_id: str) -> UnitResult:
+        from bcos_vision.train import fit, resume
+
+        record = find_tagged(place.experiment, {"unit": unit_id})
+        if record is None:
+            fit(config, place=place, pictures=False)
+        elif record.status != "FINISHED":
+            began = time.monotonic()
+            while True:
+                try:
+                    resume(record.id, pictures=False)
+                    break
+                except InputError as error:
+                    if "at work in another process" not in str(error) or time.monotonic() - began > _PATIENCE_SECONDS:
+                        raise
+                    time.sleep(1)
+        record = find_tagged(place.experiment, {"unit": unit_id})
+        assert record is not None
+        for state in run_folder(record.id).glob("*.ckpt"):  # a study of hundreds would fill the disk
+            state.unlink()
+        return _read(record)
+
+
+def _read(record: RunRecord) -> UnitResult:
+    """A finished run's result."""
+    import numpy as np
+
+    stage = "test" if "test/accuracy" in record.metrics else "val"
+    metrics = {n.partition("/")[2]: v for n, v in record.metrics.items() if n.startswith(f"{stage}/")}
+    with np.load(fetch_artifact(record.id, "predictions.npz")) as found:
+        labels, predictions = (tuple(map(int, found[name])) for name in ("labels", "predictions"))
+    return UnitResult(
+        run_id=record.id,
+        metrics=metrics,
+        num_train=int(record.tags["num_train"]),
+        num_test=len(labels),
+        seconds=record.metrics["train/seconds"],
+        labels=labels,
+        predictions=predictions,
+    )
