@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from bcos_core.run.error import InputError
 
-from .study import Study, Unit
+from .stats import higher_is_better
+from .study import Plan, Unit, plan_from_dict, plan_to_dict
 
 if TYPE_CHECKING:
     import optuna
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 120.0
 """A worker on another machine counts as dead when its heart has not beaten for so long."""
+PRUNE_P = 0.1
+"""A tuning's trial is given up when it is worse than the best with this p (Wilcoxon's signed-rank test over folds)."""
 MAX_LOST = 3
 """Times that a unit may lose its worker before it counts as what kills them."""
 
@@ -58,24 +61,24 @@ class UnitQueue:
     """The units of one study.
 
     Args:
-        study: The study.
+        plan: The study, or the tuning, whose units they are.
         storage: An Optuna storage.
         optuna_study: The Optuna study in it.
     """
 
-    def __init__(self, study: Study, storage: "optuna.storages.BaseStorage", optuna_study: "optuna.Study") -> None:
-        self.study = study
+    def __init__(self, plan: Plan, storage: "optuna.storages.BaseStorage", optuna_study: "optuna.Study") -> None:
+        self.plan = plan
         self._storage = storage
         self._optuna = optuna_study
         self._id = storage.get_study_id_from_name(optuna_study.study_name)
         self._beats: dict[int, tuple[int, float]] = {}
 
     @classmethod
-    def create(cls, study: Study, location: str) -> "UnitQueue":
+    def create(cls, plan: Plan, location: str) -> "UnitQueue":
         """Make the queue of a new study and put all its units in.
 
         Args:
-            study: The study.
+            plan: The study or tuning.
             location: A path for a journal file, or a database's URL (postgresql://...).
 
         Raises:
@@ -86,14 +89,15 @@ class UnitQueue:
         with _reachable(location):
             storage = _open_storage(location)
             try:
-                inner = optuna.create_study(storage=storage, study_name=study.name, direction="maximize")
+                direction = "maximize" if higher_is_better(plan.metric) else "minimize"
+                inner = optuna.create_study(storage=storage, study_name=plan.name, direction=direction)
             except optuna.exceptions.DuplicatedStudyError:
                 raise InputError(
-                    f'there is a study "{study.name}" already; --resume {study.name} goes on with it, '
+                    f'there is a study "{plan.name}" already; --resume {plan.name} goes on with it, '
                     "--name gives this one another name"
                 ) from None
-            inner.set_user_attr("study", study.to_dict())
-            queue = cls(study, storage, inner)
+            inner.set_user_attr("plan", plan_to_dict(plan))
+            queue = cls(plan, storage, inner)
             queue.put_missing()
         return queue
 
@@ -114,13 +118,13 @@ class UnitQueue:
                 inner = optuna.load_study(storage=storage, study_name=name)
             except KeyError:
                 raise InputError(f'no study "{name}" in {_without_password(location)}') from None
-            return cls(Study.from_dict(inner.user_attrs["study"]), storage, inner)
+            return cls(plan_from_dict(inner.user_attrs["plan"]), storage, inner)
 
     def put_missing(self, *, failed: bool = False) -> int:
         """Put units in that are not there; with ``failed`` those, too, that failed. Returns how many."""
         known = self._by_unit()
         count = 0
-        for unit in self.study.units():
+        for unit in self.plan.units():
             attempts = known.get(unit.id, [])
             if not attempts or (failed and not any(_is_alive(t) for t in attempts)):
                 self._put(unit, lost=0)
@@ -138,7 +142,7 @@ class UnitQueue:
             attempt = Attempt(trial._trial_id, trial.number, _unit(trial), trial.user_attrs["lost"])
             self._set(attempt, owner=_myself(), beat=0)
             if any(t.number < trial.number and _is_alive(t) for t in self._by_unit()[attempt.unit.id]):
-                self._finish(attempt.trial, failed=True, reason="superseded")
+                self._finish(attempt.trial, reason="superseded")
                 continue
             return attempt
         return None
@@ -153,16 +157,24 @@ class UnitQueue:
             self._set(attempt, result=dict(result))
         except _finished_error():
             return False
-        return self._finish(attempt.trial, failed=False)
+        return self._finish(attempt.trial, value=result.get("value", 0.0), pruned=result.get("pruned", False))
+
+    def trial(self, attempt: Attempt, *, sampler_seed: int) -> "optuna.Trial":
+        """The attempt as Optuna's own trial, which proposes options and says when to give up."""
+        import optuna
+
+        self._optuna.sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=True)
+        self._optuna.pruner = optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_P)
+        return optuna.Trial(self._optuna, attempt.trial)
 
     def fail(self, attempt: Attempt, reason: str) -> None:
         """Say that a unit cannot be done: it is not tried again by itself."""
-        self._finish(attempt.trial, failed=True, reason=reason)
+        self._finish(attempt.trial, reason=reason)
 
     def release(self, attempt: Attempt) -> None:
         """Give a unit back undone."""
-        if self._finish(attempt.trial, failed=True, reason="released"):
-            self._put(attempt.unit, lost=attempt.lost)
+        if self._finish(attempt.trial, reason="released"):
+            self._put(attempt.unit, lost=attempt.lost, after=attempt.trial)
 
     def recover(self) -> list[Unit]:
         """Put units in again whose worker is dead; returns them."""
@@ -175,39 +187,48 @@ class UnitQueue:
             unit, lost = _unit(trial), trial.user_attrs["lost"] + 1
             give_up = lost >= MAX_LOST
             reason = f"lost its worker {lost} times" if give_up else "lost"
-            if self._finish(trial._trial_id, failed=True, reason=reason) and not give_up:
-                self._put(unit, lost=lost)
+            if self._finish(trial._trial_id, reason=reason) and not give_up:
+                self._put(unit, lost=lost, after=trial._trial_id)
                 found.append(unit)
         # whoever took a unit from the dead may have died before it put it in again
         for attempts in self._by_unit().values():
             last = attempts[-1]
             if last.user_attrs.get("reason") in ("lost", "released") and not any(map(_is_alive, attempts)):
-                self._put(_unit(last), lost=last.user_attrs["lost"] + 1)
+                self._put(_unit(last), lost=last.user_attrs["lost"] + 1, after=last._trial_id)
         return found
 
     def states(self) -> list[UnitState]:
         """Where every unit stands, in the study's order."""
         by_unit = self._by_unit()
-        return [_state(unit, by_unit.get(unit.id, [])) for unit in self.study.units()]
+        return [_state(unit, by_unit.get(unit.id, [])) for unit in self.plan.units()]
 
-    def _put(self, unit: Unit, *, lost: int) -> None:
+    def _put(self, unit: Unit, *, lost: int, after: int | None = None) -> None:
+        """Add an attempt; ``after`` another, whose options it takes over if they were proposed by a sampler."""
         import optuna
         from optuna.trial import TrialState
 
-        attributes = {"unit": asdict(unit), "lost": lost}
+        proposed = {} if after is None else self._storage.get_trial(after).params
         self._storage.create_new_trial(
-            self._id, optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=attributes)
+            self._id,
+            optuna.trial.create_trial(
+                state=TrialState.WAITING,
+                user_attrs={"unit": asdict(unit), "lost": lost},
+                system_attrs={"fixed_params": proposed} if proposed else {},
+            ),
         )
 
-    def _finish(self, trial: int, *, failed: bool, reason: str = "") -> bool:
-        """End an attempt; False if it was ended before. Of several that try, one succeeds."""
+    def _finish(self, trial: int, *, reason: str = "", value: float | None = None, pruned: bool = False) -> bool:
+        """End an attempt, as failed for a reason or with a value; False if it was ended before.
+
+        Of several that try, one succeeds.
+        """
         from optuna.trial import TrialState
 
+        state = TrialState.FAIL if value is None else TrialState.PRUNED if pruned else TrialState.COMPLETE
         try:
             if reason:
                 self._storage.set_trial_user_attr(trial, "reason", reason)
-            state, values = (TrialState.FAIL, None) if failed else (TrialState.COMPLETE, [0.0])
-            return self._storage.set_trial_state_values(trial, state, values)
+            return self._storage.set_trial_state_values(trial, state, None if value is None else [value])
         except _finished_error():
             return False
 
@@ -316,5 +337,5 @@ def _state(unit: Unit, attempts: "list[FrozenTrial]") -> UnitState:
     trial = alive[0]
     owner = trial.user_attrs.get("owner") or {}
     worker = f"{owner.get('host')}:{owner.get('pid')}" if owner else ""
-    name = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "done"}[trial.state.name]
+    name = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "done", "PRUNED": "done"}[trial.state.name]
     return UnitState(unit, name, trial.user_attrs.get("result", {}), worker=worker)

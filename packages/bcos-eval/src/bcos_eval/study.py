@@ -1,5 +1,6 @@
 """A study: arms, and the units of work that compare them. What it is made of, and where it is kept."""
 
+import copy
 import dataclasses
 import pathlib
 import re
@@ -36,6 +37,38 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Job:
+    """One training, wholly decided: what a process of its own is given."""
+
+    package: str
+    """The adapter's name."""
+    values: Mapping[str, Any]
+    """Configuration, nested plain values."""
+    unit: Unit
+    """Whose fold and seed it has."""
+    folds: int
+    """Folds of the study, 1 for the configuration's own split."""
+    inner: tuple[int, int] | None
+    """Inner folds, and which of them is the test."""
+    id: str
+    """What the run is found by in MLflow, within the experiment."""
+    experiment: str
+    arm: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Options to choose by trials."""
+
+    space: Mapping[str, Mapping[str, Any]]
+    """Dotted option -> what to choose from; see :func:`bcos_eval.space.read_space`."""
+    trials: int
+    folds: int
+    """Parts that the training samples are cut into; a trial's value is its mean over them."""
+
+
+@dataclass(frozen=True)
 class Study:
     """What is asked, and of what."""
 
@@ -55,8 +88,8 @@ class Study:
     """Planned contrasts, (arm, control); by default every arm against ``control``."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What the data is: name, fingerprint, number of images, classes."""
-    search: Mapping[str, Any] | None = None
-    """Options to choose in every unit by trials inside its training images (nested cross-validation)."""
+    search: Search | None = None
+    """Options to choose in every unit by trials inside its training samples (nested cross-validation)."""
     command: str = ""
     """The command line that asked."""
     created: str = ""
@@ -108,22 +141,116 @@ class Study:
             for arm in self.arms
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dataclasses.asdict(self)
+    def job(self, unit: Unit, options: Mapping[str, Any] | None = None) -> Job:
+        """The training of a unit, with the options that a search chose for it."""
+        tags = {"study": self.name, "repeat": str(unit.repeat), "unit": unit.id, "arm_name": unit.arm}
+        values = overlay(self.arms[unit.arm], options or {})
+        return Job(self.package, values, unit, self.design.folds, None, unit.id, self.experiment, unit.arm, tags)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Study":
-        """What :meth:`to_dict` gave, JSON or not in between."""
-        design = {**values["design"], "seeds": tuple(values["design"]["seeds"])}
-        contrasts = tuple((arm, control) for arm, control in values["contrasts"])
-        return cls(**{**values, "design": Design(**design), "contrasts": contrasts})
+    def inner_job(self, unit: Unit, options: Mapping[str, Any], fold: int) -> Job:
+        """One inner fold of a trial of a unit's search."""
+        assert self.search is not None
+        inner = (self.search.folds, fold)
+        return _inner_job(
+            self.package, self.arms[unit.arm], unit, self.design.folds, inner, options, f"{self.experiment}/search"
+        )
 
-    def same_question(self, other: "Study") -> bool:
-        """Whether two studies would train the same."""
-        parts = ("package", "arms", "design", "search")
-        mine, theirs = ({k: s.to_dict()[k] for k in parts} for s in (self, other))
-        return configuration.fingerprint(repr(mine)) == configuration.fingerprint(repr(theirs))
+
+@dataclass(frozen=True)
+class Tuning:
+    """A search over options on one split of the data, all of it inside the training samples."""
+
+    name: str
+    package: str
+    values: Mapping[str, Any]
+    """Configuration that the trials change, as nested plain values."""
+    search: Search
+    metric: str
+    """What trials are compared by; its mean over the inner folds."""
+    seed: int = 0
+    data: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    created: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be called so.
+
+        Raises:
+            InputError: Naming what is wrong.
+        """
+        if slug(self.name) != self.name:
+            raise InputError(f'--name: expected letters, digits, ".", "_" and "-", got "{self.name}"')
+
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment that holds its runs."""
+        return f"tune/{self.name}"
+
+    def units(self) -> list[Unit]:
+        """A unit for each trial; which options it tries is asked when it begins."""
+        return [Unit("trial", repeat=i, seed=self.seed) for i in range(self.search.trials)]
+
+    def inner_job(self, unit: Unit, options: Mapping[str, Any], fold: int) -> Job:
+        """One inner fold of a trial; the seeds are the same for all trials, so that they are paired."""
+        of_all = Unit("trial", seed=self.seed)
+        inner = (self.search.folds, fold)
+        return _inner_job(self.package, self.values, of_all, 1, inner, options, self.experiment)
+
+
+Plan = Study | Tuning
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return {"kind": type(plan).__name__, **dataclasses.asdict(plan)}
+
+
+def plan_from_dict(values: Mapping[str, Any]) -> Plan:
+    """What :func:`plan_to_dict` gave, JSON or not in between."""
+    fields = dict(values)
+    kind = fields.pop("kind")
+    if fields["search"] is not None:
+        fields["search"] = Search(**fields["search"])
+    if kind == "Tuning":
+        return Tuning(**fields)
+    fields["design"] = Design(**{**fields["design"], "seeds": tuple(fields["design"]["seeds"])})
+    fields["contrasts"] = tuple((arm, control) for arm, control in fields["contrasts"])
+    return Study(**fields)
+
+
+def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with dotted options put over them.
+
+    Example:
+        >>> overlay({"b": 2.0, "optim": {"lr": 0.1}}, {"optim.lr": 0.01})
+        {'b': 2.0, 'optim': {'lr': 0.01}}
+    """
+    changed = copy.deepcopy(dict(values))
+    for name, value in options.items():
+        *groups, last = name.split(".")
+        place = changed
+        for group in groups:
+            place = place[group]
+        place[last] = value
+    return changed
+
+
+def _inner_job(
+    package: str,
+    values: Mapping[str, Any],
+    unit: Unit,
+    folds: int,
+    inner: tuple[int, int],
+    options: Mapping[str, Any],
+    experiment: str,
+) -> Job:
+    said = ", ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in options.items()
+    )
+    mark = configuration.fingerprint(repr(sorted(options.items())))
+    name = f"{unit.id}-{mark}-i{inner[1]}"
+    tags = {"unit": name, "options": said, "inner_fold": str(inner[1])}
+    return Job(package, overlay(values, options), unit, folds, inner, name, experiment, said, tags)
 
 
 def study_folder(name: str) -> pathlib.Path:

@@ -5,19 +5,19 @@ Processes branch off a server that has imported everything once (multiprocessing
 
 import contextlib
 import multiprocessing
-import os
 import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from multiprocessing import forkserver
 from typing import Any
 
 from bcos_core.run.error import InputError
 
 from .queue import GRACE_SECONDS, Attempt, UnitQueue
 from .studies.adapter import load_adapter
-from .study import Study, Unit, study_folder
+from .study import Job, Plan, Tuning, Unit, study_folder
+from .tune import UnitFailed, run_nested, run_trial
 from .unit import unit_process
 
 _POLL_SECONDS = 0.5
@@ -27,30 +27,31 @@ class Stopped(BaseException):
     """The worker was asked to end (SIGTERM)."""
 
 
-class UnitFailed(Exception):
-    """A unit's process ended without a result."""
-
-
 class Worker:
     """Runs units of one study.
 
     Args:
         queue: The study's queue.
-        environment: Set in every unit's process (where its runs are kept, say).
     """
 
-    def __init__(self, queue: UnitQueue, environment: dict[str, str]) -> None:
+    def __init__(self, queue: UnitQueue) -> None:
         self._queue = queue
-        self._environment = environment
+        self._environment: dict[str, str] = {}
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(load_adapter(queue.study.package).preload))
+        self._context.set_forkserver_preload(list(load_adapter(queue.plan.package).preload))
+        forkserver.ensure_running()  # it imports while this process sees to other things
 
-    def work(self, on_done: Callable[[Unit], None] = lambda unit: None) -> int:
+    def work(self, environment: dict[str, str], on_done: Callable[[Unit], None] = lambda unit: None) -> int:
         """Run units until none is left, also waiting for those of others; returns how many were done here.
+
+        Args:
+            environment: Set in every unit's process: where its runs are kept.
+            on_done: Called after each unit.
 
         Raises:
             Stopped: On SIGTERM, after the unit at work was given back.
         """
+        self._environment = environment
         done = 0
         with _terminable():
             while True:
@@ -63,14 +64,14 @@ class Worker:
                     return done
 
     def _run(self, attempt: Attempt) -> bool:
-        study = self._queue.study
+        plan = self._queue.plan
         try:
-            if study.search is not None:
-                from .tune import run_nested
-
-                result = run_nested(self, attempt)
+            if isinstance(plan, Tuning):
+                result = run_trial(self._queue, attempt, lambda job: self._train(job, attempt))
+            elif plan.search is not None:
+                result = run_nested(plan, attempt.unit, lambda job: self._train(job, attempt))
             else:
-                result = self.run_process(attempt)
+                result = self._train(plan.job(attempt.unit), attempt)
         except UnitFailed as error:
             self._queue.fail(attempt, str(error))
             return False
@@ -79,24 +80,19 @@ class Worker:
             raise
         return self._queue.complete(attempt, result)
 
-    def run_process(self, attempt: Attempt, inner: tuple[int, int, dict[str, Any]] | None = None) -> dict[str, Any]:
-        """Run one training of an attempt to its end.
+    def _train(self, job: Job, attempt: Attempt) -> dict[str, Any]:
+        """Run one training of an attempt to its end, in a process of its own.
 
         Raises:
             UnitFailed: If it failed or crashed; the message says how.
         """
-        study, unit = self._queue.study, attempt.unit
-        log = study_folder(study.name) / "logs" / f"{unit.id}.log"
+        log = study_folder(self._queue.plan.name) / "logs" / f"{job.id}.log"
         here, there = self._context.Pipe(duplex=False)
-        process = self._context.Process(
-            target=unit_process,
-            args=(study.to_dict(), asdict(unit), inner, self._environment, str(log), there),
-            daemon=False,
-        )
+        process = self._context.Process(target=unit_process, args=(job, self._environment, str(log), there))
         process.start()
         there.close()
         try:
-            answer = self._wait(process, here, attempt)
+            answer = self._wait(here, attempt)
         except BaseException:
             process.terminate()
             process.join(10)
@@ -110,9 +106,7 @@ class Worker:
             raise UnitFailed(value)
         return value
 
-    def _wait(
-        self, process: multiprocessing.process.BaseProcess, answers: Any, attempt: Attempt
-    ) -> tuple[str, Any] | None:
+    def _wait(self, answers: Any, attempt: Attempt) -> tuple[str, Any] | None:
         last = time.monotonic()
         while True:
             try:
@@ -144,20 +138,13 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, found)
 
 
-def unit_environment(uri: str) -> dict[str, str]:
-    """What a unit's process needs to know of where it is."""
-    return {"MLFLOW_TRACKING_URI": uri, "PWD": str(pathlib.Path.cwd())} | (
-        {"CUDA_VISIBLE_DEVICES": os.environ["CUDA_VISIBLE_DEVICES"]} if "CUDA_VISIBLE_DEVICES" in os.environ else {}
-    )
-
-
-def check_folder(study: Study) -> None:
+def check_folder(plan: Plan) -> None:
     """Make the study's folder.
 
     Raises:
         InputError: If it cannot be written.
     """
     try:
-        study_folder(study.name).mkdir(parents=True, exist_ok=True)
+        study_folder(plan.name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{study_folder(study.name)}: cannot write there ({error.strerror})") from None
+        raise InputError(f"{study_folder(plan.name)}: cannot write there ({error.strerror})") from None

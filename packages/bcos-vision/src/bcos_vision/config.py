@@ -23,10 +23,15 @@ class SplitConfig:
     fold: int = 0
     """Which part is the test, from 0."""
     inner_folds: int = 0
-    """Parts that the fold's training images are cut into again, one of which is then the test: for choosing options
-    without a look at the fold's own test; 0 is off."""
+    """Parts that the training images of all this are cut into again, one of which is then the test: for choosing
+    options without a look at the outer test; 0 is off."""
     inner_fold: int = 0
     """Which of these parts is the test."""
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether the test is a fold, and not what the data or a share says."""
+        return bool(self.folds or self.inner_folds)
 
 
 @dataclass(frozen=True)
@@ -209,8 +214,6 @@ class TrainConfig:
                 raise ValueError(f"--split.{name}s: expected 0 or at least 2, got {parts}")
             if not 0 <= part < max(parts, 1):
                 raise ValueError(f"--split.{name}: expected 0 to {max(parts, 1) - 1}, got {part} (--split.{name}s)")
-        if split.inner_folds and not split.folds:
-            raise ValueError("--split.inner_folds: they are cut from a fold's training images; needs --split.folds")
 
     @property
     def arm(self) -> str:

@@ -63,30 +63,15 @@ def stratified_split(labels: Sequence[int], *, test: float, val: float, seed: in
     return Split(train, val_indices, test_indices)
 
 
-def fold_split(
-    labels: Sequence[int],
-    *,
-    folds: int,
-    fold: int,
-    val: float,
-    seed: int,
-    inner_folds: int = 0,
-    inner_fold: int = 0,
-) -> Split:
-    """One fold of a stratified K-fold cross-validation.
-
-    Each sample is in the test of exactly one of the ``folds``. With ``inner_folds`` the training samples of the fold
-    are cut again, and the test is one of those parts: nested cross-validation, where nothing that is chosen by inner
-    scores has seen the outer test.
+def fold_split(labels: Sequence[int], *, folds: int, fold: int, val: float, seed: int) -> Split:
+    """One fold of a stratified K-fold cross-validation: each sample is in the test of exactly one of them.
 
     Args:
         labels: Class of each sample.
         folds: Parts that the samples are cut into, at least 2.
         fold: Which part is the test, from 0.
-        val: Share of the remaining training samples for validation, in [0, 1).
+        val: Share of the others for validation, in [0, 1).
         seed: Seed of the cut: other seeds, other folds.
-        inner_folds: Parts that the fold's training samples are cut into; 0 for none.
-        inner_fold: Which of them is the test.
 
     Raises:
         InputError: If a class has fewer samples than there are folds, or a number is out of range.
@@ -99,22 +84,11 @@ def fold_split(
     from sklearn.model_selection import StratifiedKFold
 
     y = np.asarray(labels)
-
-    def cut(pool: np.ndarray, count: int, index: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-        if count < 2:
-            raise InputError(f"split.{name}s: expected at least 2, got {count}")
-        if not 0 <= index < count:
-            raise InputError(f"split.{name}: expected 0 to {count - 1}, got {index}")
-        classes, counts = np.unique(y[pool], return_counts=True)
-        if counts.min() < count:
-            rare = classes[counts.argmin()]
-            raise InputError(f"split.{name}s={count}: class {rare} has only {counts.min()} samples")
-        parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(pool, y[pool])
-        train, test = list(parts)[index]
-        return pool[train], pool[test]
-
-    train, test = cut(np.arange(len(y)), folds, fold, "fold")
-    if inner_folds:
-        train, test = cut(train, inner_folds, inner_fold, "inner_fold")
+    if folds < 2 or not 0 <= fold < folds:
+        raise InputError(f"folds: expected at least 2 and a fold below their number, got {folds} and {fold}")
+    classes, counts = np.unique(y, return_counts=True)
+    if counts.min() < folds:
+        raise InputError(f"{folds} folds: class {classes[counts.argmin()]} has only {counts.min()} samples")
+    train, test = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y))[fold]
     chosen = stratified_split(y[train].tolist(), test=0, val=val, seed=seed)
-    return Split(train[chosen.train], train[chosen.val], np.sort(test))
+    return Split(train[chosen.train], train[chosen.val], test)

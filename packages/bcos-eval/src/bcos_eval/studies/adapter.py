@@ -1,9 +1,10 @@
 """What a package's training has to offer to be a unit of studies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from bcos_core.run.error import unknown_name
 from bcos_core.run.tracking import RunPlace
 
@@ -21,9 +22,6 @@ class UnitResult:
     num_test: int
     seconds: float
     """Training itself."""
-    labels: tuple[int, ...] = field(default=(), repr=False)
-    """True class of each held-out sample, where there are classes."""
-    predictions: tuple[int, ...] = field(default=(), repr=False)
 
 
 class Adapter(Protocol):
@@ -60,6 +58,10 @@ class Adapter(Protocol):
 
     def run(self, config: Any, place: RunPlace, unit_id: str) -> UnitResult:
         """Train a unit, or go on with it, or read its result if it is finished."""
+        ...
+
+    def predictions(self, run_id: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """True and predicted class of each held-out sample of a finished unit; None where there are no classes."""
         ...
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from bcos_core.run.error import InputError
 from bcos_core.run.tracking import RunPlace, RunRecord, fetch_artifact, find_tagged, run_folder
 from bcos_vision.config import TrainConfig
@@ -14,6 +15,7 @@ from bcos_eval.study import Unit
 
 from .adapter import UnitResult
 
+PREDICTIONS = "predictions.npz"
 _PATIENCE_SECONDS = 60.0  # for the process of a worker that was killed a moment ago
 
 
@@ -33,9 +35,7 @@ class VisionAdapter:
     def recipe(self, name: str | None, data: str | None) -> TrainConfig:
         return RECIPES[name or recipe_for(data or "digits")]()
 
-    def place(
-        self, config: TrainConfig, unit: Unit, folds: int, inner: tuple[int, int] | None = None
-    ) -> TrainConfig:
+    def place(self, config: TrainConfig, unit: Unit, folds: int, inner: tuple[int, int] | None = None) -> TrainConfig:
         split = config.split
         if folds > 1:
             split = dataclasses.replace(split, folds=folds, fold=unit.fold, seed=config.split.seed + unit.repeat)
@@ -94,21 +94,18 @@ class VisionAdapter:
             state.unlink()
         return _read(record)
 
+    def predictions(self, run_id: str) -> tuple[np.ndarray, np.ndarray]:
+        with np.load(fetch_artifact(run_id, PREDICTIONS)) as found:
+            return found["labels"], found["predictions"]
+
 
 def _read(record: RunRecord) -> UnitResult:
     """A finished run's result."""
-    import numpy as np
-
     stage = "test" if "test/accuracy" in record.metrics else "val"
-    metrics = {n.partition("/")[2]: v for n, v in record.metrics.items() if n.startswith(f"{stage}/")}
-    with np.load(fetch_artifact(record.id, "predictions.npz")) as found:
-        labels, predictions = (tuple(map(int, found[name])) for name in ("labels", "predictions"))
     return UnitResult(
         run_id=record.id,
-        metrics=metrics,
+        metrics={n.partition("/")[2]: v for n, v in record.metrics.items() if n.startswith(f"{stage}/")},
         num_train=int(record.tags["num_train"]),
-        num_test=len(labels),
+        num_test=int(record.tags["num_test"]),
         seconds=record.metrics["train/seconds"],
-        labels=labels,
-        predictions=predictions,
     )

@@ -37,7 +37,7 @@ def load_cifar10(root: pathlib.Path, split: SplitConfig, sizes: Sizes) -> ImageD
         size=(32, 32),
         train=images.subset(shares.train),
         val=images.subset(shares.val),
-        test=images.subset(shares.test) if split.folds else ArrayImages(tests, torch.tensor(test.targets)),
+        test=images.subset(shares.test) if split.has_folds else ArrayImages(tests, torch.tensor(test.targets)),
         fingerprint=fingerprint(*(part.numpy().tobytes() for part in (pixels, images.labels, tests))),
         eval_size=(32, 32),
     )

@@ -170,7 +170,7 @@ def _split(parts: Mapping[str, Files], split: SplitConfig) -> tuple[Files, Files
     return (
         train.subset(shares.train),
         train.subset(shares.val) if val is None else val,
-        train.subset(shares.test) if test is None or split.folds else test,
+        train.subset(shares.test) if test is None or split.has_folds else test,
     )
 
 

@@ -1,0 +1,38 @@
+"""``bcos-eval worker``: join a study's workers."""
+
+from collections.abc import Sequence
+
+from bcos_core.run.command import CommandParser
+
+
+def worker(argv: Sequence[str]) -> None:
+    parser = CommandParser(
+        prog="bcos-eval worker",
+        description="Take units from a study's queue until none is left. Start as many as wanted: on this machine, or on "
+        "each node of a SLURM array, with a queue and an MLflow server (MLFLOW_TRACKING_URI) that all of them reach.",
+    )
+    parser.add_argument("study", type=str, help="name of the study")
+    parser.add_argument(
+        "--queue",
+        metavar="PLACE",
+        type=str,
+        default=None,
+        help="its queue: a journal file, or postgresql://...; by default the one in the study's folder",
+    )
+    options = parser.parse_args(list(argv))
+    from bcos_core.run.server import tracking_server
+
+    from bcos_eval.queue import UnitQueue, default_location
+    from bcos_eval.study import study_folder
+    from bcos_eval.worker import Stopped, Worker, check_folder
+
+    queue = UnitQueue.open(options.study, options.queue or default_location(study_folder(options.study)))
+    check_folder(queue.plan)
+    fresh = Worker(queue)
+    with tracking_server() as uri:
+        try:
+            done = fresh.work({"MLFLOW_TRACKING_URI": uri}, lambda unit: print(f"done: {unit.id}", flush=True))
+        except Stopped:
+            print("asked to end: the unit at work was given back", flush=True)
+            return
+    print(f"{done} units done here; nothing is left to do in {options.study}")
