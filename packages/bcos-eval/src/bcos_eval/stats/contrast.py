@@ -141,7 +141,7 @@ def contrast_of(
 def _estimand(table: ScoreTable, metric: str, arm: str, control: str, *, paired: bool) -> str:
     rows = table.frame[table.frame["arm"].isin([arm, control])]
     train, test = (f"{rows[column].mean():.0f}" for column in ("num_train", "num_test"))
-    what = f"Mean difference in {metric}, {arm} minus {control}"
+    what = f"Mean difference in {metric}, arm minus control"
     if not table.design.is_crossval:
         runs = "seeds that both arms ran with" if paired else "seeds, other ones for each arm"
         return (
@@ -151,7 +151,7 @@ def _estimand(table: ScoreTable, metric: str, arm: str, control: str, *, paired:
     seeds = len(table.design.seeds)
     runs = f"the mean of {seeds} seeds" if seeds > 1 else "one seed"
     return (
-        f"{what}, over divisions of this data into {train} training and {test} test samples ({table.design.name}, {runs} "
-        "for each fold); the interval covers which samples train and which test, and training's own chance, for data sets "
-        "of this size from the same source, not for other sources, sizes or options."
+        f"{what}, over divisions of this data into {train} training and {test} test samples ({table.design.name}, "
+        f"{runs} for each fold); the interval covers which samples train and which test, and training's own chance, "
+        "for data sets of this size from the same source, not for other sources, sizes or options."
     )

@@ -33,7 +33,7 @@ def to_lines(comparison: Comparison) -> str:
         *_align(rows),
         "",
         *_unique(contrast.estimand for contrast in comparison.contrasts),
-        *_unique(filter(None, (_power(contrast, comparison) for contrast in comparison.contrasts))),
+        *_power(comparison),
     ]
     if comparison.omnibus:
         ranks = ", ".join(f"{arm} {rank:.2f}" for arm, rank in comparison.omnibus.ranks)
@@ -50,17 +50,18 @@ def _row(c: Contrast) -> tuple[str, ...]:
     return f"{c.arm} - {c.control}", difference, interval, _p(c.p), _p(c.p_holm), f"{c.hedges_g:+.2f}", shares
 
 
-def _power(c: Contrast, comparison: Comparison) -> str:
-    if c.power is None:
-        return ""
-    size = write_difference(c.metric, c.power.detectable).lstrip("+")
-    line = f"power ({c.arm} - {c.control}): a true difference of {size} would be found with {c.power.power:.0%}"
+def _power(comparison: Comparison) -> list[str]:
+    powers = [(f"{c.arm} - {c.control}", c.power) for c in comparison.contrasts if c.power]
+    if not powers:
+        return []
+    sizes = (f"{write_difference(comparison.metric, power.detectable).lstrip('+')} ({name})" for name, power in powers)
+    line = f"true differences that {powers[0][1].power:.0%} of such studies find: {', '.join(sizes)}"
     if not comparison.rope:
-        return line
+        return [line]
     unit = "folds" if "fold" in comparison.design else "seeds of each arm"
-    rope = write_difference(c.metric, comparison.rope).lstrip("+")
-    needed = f"{c.power.needed} {unit}" if c.power.needed else f"no number of {unit} up to 10 000"
-    return f"{line}; one of {rope} takes {needed}"
+    needed = (f"{power.needed or 'no number of'} {unit} ({name})" for name, power in powers)
+    rope = write_difference(comparison.metric, comparison.rope).lstrip("+")
+    return [f"{line}; one of {rope} takes {', '.join(needed)}"]
 
 
 def _p(p: float) -> str:
