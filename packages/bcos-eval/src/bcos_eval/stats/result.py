@@ -84,3 +84,34 @@ class Contrast:
     power: Power | None
     notes: tuple[str, ...] = ()
     """What a reader must know: assumption checks, zero variance, few values."""
+
+
+@dataclass(frozen=True)
+class Omnibus:
+    """Three or more arms ranked over the same folds or seeds: an overview, no test to act on."""
+
+    test: TestResult
+    ranks: tuple[tuple[str, float], ...]
+    """Arm and mean rank, best (nearest 1) first."""
+    critical_difference: float
+    """Mean ranks of independent data sets would differ by more than this in a share alpha of studies of equal arms."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of one metric's comparisons in a study."""
+
+    metric: str
+    higher_is_better: bool
+    design: str
+    """As a report calls it: "10x5-fold"."""
+    rope: float
+    alpha: float
+    arms: tuple[ArmSummary, ...]
+    interval: str
+    """How the arms' intervals are made."""
+    contrasts: tuple[Contrast, ...]
+    omnibus: Omnibus | None
+    """None for two arms, or runs that are not paired."""
+    notes: tuple[str, ...] = ()
+    """What concerns the whole study: units that are missing, values of little use."""

@@ -1,0 +1,157 @@
+"""One arm against another: the tests that a design calls for, and all that is said beside them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from ..scores import Design, ScoreTable
+from .assumption import assumption_notes
+from .effect import hedges_g, paired_d
+from .five_by_two import five_by_two_f, five_by_two_t
+from .metric import higher_is_better, write_difference
+from .permutation import sign_flip
+from .posterior import posterior_shares
+from .power import runs_needed, smallest_detectable
+from .result import Contrast, Power, TestResult
+from .student import Estimate, corrected_t, paired_t, student_t, welch_t
+
+_OF_FOLDS = "Folds share training samples, so its p tends to be too small: here to read older papers by."
+_OF_SEEDS = (
+    "Both arms ran with the same seeds on one split: a pair shares its split and, mostly, its order of data, so "
+    "pairing takes out what a seed does to both."
+)
+
+
+def run_tests(
+    arm: Float[np.ndarray, " n"],
+    control: Float[np.ndarray, " m"],
+    design: Design,
+    *,
+    paired: bool = True,
+    ratio: float | None = None,
+) -> tuple[Estimate, list[TestResult]]:
+    """The default test's estimate, and all tests that a design allows, the default first.
+
+    Folds: corrected resampled t; beside it the naive paired t, sign flips, and of a 5x2 design its own two tests.
+    Seeds that both arms ran with: paired t; beside it sign flips, Welch's and Student's t. Other runs: Welch's t, and
+    Student's beside it.
+
+    Args:
+        arm: Scores.
+        control: Scores; of the same units in the same order, if paired.
+        design: Of the study.
+        paired: Whether both arms ran on the same folds or seeds.
+        ratio: n_test / n_train; read if the design has folds, which are always paired.
+
+    Example:
+        >>> scores = np.array([0.93, 0.95, 0.94, 0.96, 0.95]), np.array([0.92, 0.93, 0.93, 0.95, 0.95])
+        >>> estimate, tests = run_tests(*scores, Design(folds=5), ratio=1 / 4)
+        >>> [test.name for test in tests]
+        ['corrected resampled t', 'paired t', 'sign-flip permutation']
+    """
+    if not paired:
+        default = welch_t(arm, control)
+        return default, [default.test(), student_t(arm, control).test()]
+    naive, flips = paired_t(arm, control), sign_flip(arm - control)
+    if not design.is_crossval:
+        default = replace(naive, says=f"{naive.says} {_OF_SEEDS}")
+        return default, [default.test(), flips, welch_t(arm, control).test(), student_t(arm, control).test()]
+    assert ratio is not None
+    default = corrected_t(arm, control, ratio)
+    tests = [default.test(), *(replace(t, says=f"{t.says} {_OF_FOLDS}") for t in (naive.test(), flips))]
+    if (design.folds, design.repeats, len(arm)) == (2, 5, 10):
+        grid = (arm - control).reshape(5, 2)
+        tests += [five_by_two_t(grid), five_by_two_f(grid)]
+    return default, tests
+
+
+def contrast_of(
+    table: ScoreTable,
+    metric: str,
+    arm: str,
+    control: str,
+    *,
+    rope: float,
+    alpha: float,
+    more: tuple[TestResult, ...] = (),
+) -> Contrast:
+    """Compare two arms of a table that was checked; its p_holm is p until the other contrasts are known.
+
+    Args:
+        table: Scores.
+        metric: Of what.
+        arm: The one.
+        control: The other.
+        rope: Differences up to this size count as none.
+        alpha: Level; the interval has confidence 1 - alpha.
+        more: Further tests, of predictions.
+    """
+    values, others = table.values(metric, arm), table.values(metric, control)
+    paired = values.index.equals(others.index)
+    x, y = values.to_numpy(), others.to_numpy()
+    ratio = table.test_train_ratio(arm, control) if table.design.is_crossval else None
+    estimate, tests = run_tests(x, y, table.design, paired=paired, ratio=ratio)
+    low, high = estimate.interval(1 - alpha)
+    varies = estimate.se > 0
+    sd = float(np.std(x - y, ddof=1)) if paired else math.sqrt((np.var(x, ddof=1) + np.var(y, ddof=1)) / 2)
+    power, notes = None, []
+    if varies:
+        needed = runs_needed(rope, sd, ratio=ratio or 0.0, arms=1 if paired else 2, alpha=alpha) if rope else None
+        power = Power(smallest_detectable(estimate.se, estimate.df, alpha=alpha), needed, alpha)
+        if rope and ratio and needed is None:
+            floor = write_difference(metric, math.sqrt(ratio) * sd).lstrip("+")
+            notes.append(
+                "no number of repeats finds a difference of the size of the ROPE: folds of one data set share samples, "
+                f"and the standard error stays above {floor}; that takes more data"
+            )
+        of = [(x - y, "differences")] if paired else [(x, f"scores of {arm}"), (y, f"scores of {control}")]
+        notes = [note for sample, what in of for note in assumption_notes(sample, what)] + notes
+    elif estimate.mean == 0:
+        notes.append(
+            "all scores of both arms agree: p = 1, and an interval without width says only that nothing varied"
+        )
+    else:
+        size = write_difference(metric, estimate.mean)
+        notes.append(f"every difference is {size}: without variance no t test applies, and p is NaN")
+    varied_scores = np.var(x, ddof=1) + np.var(y, ddof=1) > 0
+    return Contrast(
+        metric=metric,
+        arm=arm,
+        control=control,
+        differences=tuple((x - y).tolist()) if paired else (),
+        mean=estimate.mean,
+        low=low,
+        high=high,
+        confidence=1 - alpha,
+        estimand=_estimand(table, metric, arm, control, paired=paired),
+        default=estimate.name,
+        tests=(*tests, *more),
+        p=estimate.p,
+        p_holm=estimate.p,
+        hedges_g=hedges_g(x, y) if varied_scores else 0.0 if estimate.mean == 0 else math.nan,
+        paired_d=paired_d(x, y) if paired and varies else None,
+        bayes=posterior_shares(estimate, rope, higher_is_better=higher_is_better(metric)) if varies else None,
+        power=power,
+        notes=tuple(notes),
+    )
+
+
+def _estimand(table: ScoreTable, metric: str, arm: str, control: str, *, paired: bool) -> str:
+    rows = table.frame[table.frame["arm"].isin([arm, control])]
+    train, test = (f"{rows[column].mean():.0f}" for column in ("num_train", "num_test"))
+    what = f"Mean difference in {metric}, {arm} minus {control}"
+    if not table.design.is_crossval:
+        runs = "seeds that both arms ran with" if paired else "seeds, other ones for each arm"
+        return (
+            f"{what}, over {runs} (first weights, order of data) on one split of {train} training and {test} test "
+            "samples; the interval covers training again, not other training or test samples."
+        )
+    seeds = len(table.design.seeds)
+    runs = f"the mean of {seeds} seeds" if seeds > 1 else "one seed"
+    return (
+        f"{what}, over divisions of this data into {train} training and {test} test samples ({table.design.name}, {runs} "
+        "for each fold); the interval covers which samples train and which test, and training's own chance, for data sets "
+        "of this size from the same source, not for other sources, sizes or options."
+    )

@@ -1,0 +1,76 @@
+"""A comparison for the terminal."""
+
+from collections.abc import Iterable, Sequence
+
+from .metric import write_difference, write_value
+from .result import Comparison, Contrast
+
+
+def to_lines(comparison: Comparison) -> str:
+    """A comparison as two short tables and the sentences that say what they mean.
+
+    Differences come first, with their interval; then p of the default test, p adjusted over the contrasts, Hedges g,
+    and the posterior shares of a difference that is worse, within the ROPE, and better.
+
+    Args:
+        comparison: What :func:`~bcos_eval.stats.comparison.compare_arms` found.
+    """
+    metric, level = comparison.metric, f"{100 * (1 - comparison.alpha):g}% interval"
+    way = "higher" if comparison.higher_is_better else "lower"
+    rope = write_difference(metric, comparison.rope).lstrip("+")
+    arms = [("arm", "mean", level, "sd", "n")]
+    for arm in comparison.arms:
+        ends = f"[{write_value(metric, arm.low)}, {write_value(metric, arm.high)}]"
+        sd = write_difference(metric, arm.sd).lstrip("+")
+        arms.append((arm.arm, write_value(metric, arm.mean), ends, sd, str(len(arm.values))))
+    rows = [("contrast", "difference", level, "p", "p Holm", "g", f"worse / within {rope} / better")]
+    rows += [_row(contrast) for contrast in comparison.contrasts]
+    lines = [
+        f"{metric} ({way} is better), {comparison.design}; intervals of arms: {comparison.interval}; p: "
+        + ", ".join(_unique(contrast.default for contrast in comparison.contrasts)),
+        *_align(arms),
+        "",
+        *_align(rows),
+        "",
+        *_unique(contrast.estimand for contrast in comparison.contrasts),
+        *_unique(filter(None, (_power(contrast, comparison) for contrast in comparison.contrasts))),
+    ]
+    if comparison.omnibus:
+        ranks = ", ".join(f"{arm} {rank:.2f}" for arm, rank in comparison.omnibus.ranks)
+        width = comparison.omnibus.critical_difference
+        lines.append(f"mean ranks (descriptive; critical difference {width:.2f}): {ranks}")
+    notes = [f"{c.arm} - {c.control}: {note}" for c in comparison.contrasts for note in c.notes]
+    return "\n".join([*lines, *(f"note: {note}" for note in (*comparison.notes, *notes))])
+
+
+def _row(c: Contrast) -> tuple[str, ...]:
+    interval = f"[{', '.join(write_difference(c.metric, x).removesuffix(' pp') for x in (c.low, c.high))}]"
+    shares = " / ".join(f"{x:.2f}" for x in (c.bayes.worse, c.bayes.equivalent, c.bayes.better)) if c.bayes else "-"
+    difference = write_difference(c.metric, c.mean)
+    return f"{c.arm} - {c.control}", difference, interval, _p(c.p), _p(c.p_holm), f"{c.hedges_g:+.2f}", shares
+
+
+def _power(c: Contrast, comparison: Comparison) -> str:
+    if c.power is None:
+        return ""
+    size = write_difference(c.metric, c.power.detectable).lstrip("+")
+    line = f"power ({c.arm} - {c.control}): a true difference of {size} would be found with {c.power.power:.0%}"
+    if not comparison.rope:
+        return line
+    unit = "folds" if "fold" in comparison.design else "seeds of each arm"
+    rope = write_difference(c.metric, comparison.rope).lstrip("+")
+    needed = f"{c.power.needed} {unit}" if c.power.needed else f"no number of {unit} up to 10 000"
+    return f"{line}; one of {rope} takes {needed}"
+
+
+def _p(p: float) -> str:
+    return "-" if p != p else "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+
+
+def _unique(lines: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(lines))
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
