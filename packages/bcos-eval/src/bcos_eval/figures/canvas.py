@@ -56,7 +56,7 @@ def make_rows(names: Sequence[str], row: float, *, panels: int = 1, foot: float 
         panel.tick_params(labelsize=9)
         panel.grid(axis="x", color=BAND, linewidth=0.8)
         panel.set_axisbelow(True)
-        panel.xaxis.set_major_locator(MaxNLocator(6 if panels < 3 else 4))
+        panel.xaxis.set_major_locator(MaxNLocator(6 if panels < 3 else 4, steps=[1, 2, 2.5, 5, 10]))
     axes[0].set_yticks(range(len(labels)), labels)
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
     return figure, axes

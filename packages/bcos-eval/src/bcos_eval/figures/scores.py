@@ -1,12 +1,11 @@
 """Every arm's scores, point by point."""
 
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..stats.result import ArmSummary
+from ..stats.result import Comparison
 from .canvas import FAINT, INK, draw_interval, make_rows, mark_style, save, spread
 from .unit import Metric
 
@@ -15,26 +14,18 @@ FEWEST_FOR_VIOLIN = 10
 MOST_ARMS_JOINED = 4
 
 
-def draw_scores(arms: Sequence[ArmSummary], path: pathlib.Path, *, metric: str, paired: bool) -> Figure:
+def draw_scores(comparison: Comparison, path: pathlib.Path) -> Figure:
     """Draw each arm's scores as points, with their mean, its interval, and a violin where there are ten or more.
 
-    Violins end at the smallest and the largest score. Arms are rows, so that long names stay level.
+    Violins end at the smallest and the largest score. Arms are rows, so that long names stay level. Lines join the
+    scores of one fold, or one seed, of up to four paired arms.
 
     Args:
-        arms: From top to bottom.
+        comparison: Of one metric; accuracies are drawn in percent.
         path: PNG to write, or SVG if it ends in ``.svg``.
-        metric: Its name; accuracies are drawn in percent.
-        paired: The arms' scores are of the same folds or seeds, in the same order: up to four arms are joined by lines.
-
-    Raises:
-        ValueError: If there are no arms, or paired ones differ in how many scores they have.
     """
-    if not arms:
-        raise ValueError("arms: expected at least one, got none")
-    if paired and len({len(arm.values) for arm in arms}) > 1:
-        counts = ", ".join(f"{arm.arm}: {len(arm.values)}" for arm in arms)
-        raise ValueError(f"arms: paired ones have equally many scores, got {counts}")
-    unit = Metric(metric)
+    arms, unit = comparison.arms, Metric(comparison.metric)
+    paired = all(contrast.differences for contrast in comparison.contrasts)
     figure, (axes,) = make_rows([arm.arm for arm in arms], 0.72)
     values = [unit.scale * np.asarray(arm.values) for arm in arms]
     offsets = [i + 0.08 + spread(len(v), 0.2) for i, v in enumerate(values)]
