@@ -1,13 +1,209 @@
-"""From a study's scores to its answer: table, tests, pictures, report."""
+"""From a study's scores to its answer: tests, pictures, the report, all of it kept in MLflow."""
 
+import dataclasses
+import datetime
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from bcos_core.run.config import flatten_values
+from bcos_core.run.error import InputError
+from bcos_core.run.tracking import log_summary
 from rich.console import Console
 
 from .crossval import Timing, score_table
-from .queue import UnitQueue
+from .queue import UnitQueue, UnitState
+from .report import Data, MissingUnit, Picture, StudyReport, Timings, draw_pictures, write_report
+from .scores import ScoreTable
+from .stats import Comparison, compare_arms, to_lines
+from .studies.adapter import Adapter, load_adapter
+from .study import Study, Unit, study_folder
+
+SECONDARY = ("completeness_error", "seconds")
+"""Metrics that every report tests beside the study's own."""
+_TIMING = "timing.json"
 
 
-def conclude(queue: UnitQueue, *, timing: Timing | None, console: Console) -> None:
-    """x."""
-    table = score_table(queue.states(), queue)
-    console.print(table.frame.to_string())
-    console.print(timing)
+def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console) -> pathlib.Path:
+    """Test a study, write its report, keep it in MLflow, and say what came out; returns the page.
+
+    Args:
+        queue: Of the study; units that are not done are reported as missing.
+        timing: Of the work that has just ended; added to what earlier commands worked on it.
+        console: Where progress goes; the answer goes to standard output.
+
+    Raises:
+        InputError: If nothing is done yet, the scores cannot be tested, or the store cannot be written.
+    """
+    study, adapter = _study(queue), load_adapter(queue.plan.package)
+    folder = study_folder(study.name)
+    states = queue.states()
+    table = score_table(states, queue)
+    table.write(folder)
+    timings = _add_timing(folder, timing)
+    missing = [s for s in states if s.state != "done"]
+    usable = table.shared() if missing else table
+    predictions = _correct(adapter, study, states)
+    comparisons = [
+        compare_arms(
+            usable,
+            name,
+            contrasts=study.planned,
+            rope=study.rope if name == study.metric else 0.0,
+            predictions=predictions if name == "accuracy" else None,
+        )
+        for name in dict.fromkeys((study.metric, *(n for n in SECONDARY if n in (*table.metrics, "seconds"))))
+    ]
+    console.print("drawing and writing the report", highlight=False)
+    report = _describe(study, table, comparisons, missing, timings)
+    out = folder / "report"
+    report = dataclasses.replace(
+        report,
+        pictures=draw_pictures(comparisons, out / "pictures"),
+        galleries=_galleries(adapter, study, states, out / "pictures"),
+    )
+    page = write_report(report, out)
+    log_summary(study.experiment, "report", out, _summary(comparisons))
+    print(to_lines(comparisons[0]))
+    _say_end(study, states, table, timings, page)
+    return page
+
+
+def _study(queue: UnitQueue) -> Study:
+    if not isinstance(queue.plan, Study):
+        raise InputError(f"{queue.plan.name} is a search, not a study: bcos-eval tune --resume {queue.plan.name}")
+    return queue.plan
+
+
+def _correct(adapter: Adapter, study: Study, states: Sequence[UnitState]) -> Mapping[str, np.ndarray] | None:
+    """For each arm, which samples were predicted right: of the first repeat and seed, all folds one after the other.
+
+    None where an arm lacks one of these units, or the task has no classes.
+    """
+    found: dict[str, np.ndarray] = {}
+    results = {s.unit: s.result for s in states if s.state == "done"}
+    for arm in study.arms:
+        parts = []
+        for fold in range(study.design.folds):
+            result = results.get(Unit(arm, 0, fold, study.design.seeds[0]))
+            answers = None if result is None else adapter.predictions(result["run_id"])
+            if answers is None:
+                return None
+            parts.append(answers[0] == answers[1])
+        found[arm] = np.concatenate(parts)
+    return found
+
+
+def _galleries(
+    adapter: Adapter, study: Study, states: Sequence[UnitState], folder: pathlib.Path
+) -> tuple[Picture, ...]:
+    """Explanations of the same held-out samples by a model of each arm: of the first fold that all arms have."""
+    runs: dict[Unit, dict[str, str]] = {}
+    for s in states:
+        if s.state == "done":
+            runs.setdefault(dataclasses.replace(s.unit, arm=""), {})[s.unit.arm] = s.result["run_id"]
+    for unit, of_arm in runs.items():
+        if len(of_arm) == len(study.arms):
+            path = folder / "explanations.png"
+            caption = adapter.draw_explanations({arm: of_arm[arm] for arm in study.arms}, path)
+            return (Picture(path, f"{caption} Repeat {unit.repeat}, fold {unit.fold}, seed {unit.seed}."),)
+    return ()
+
+
+def _describe(
+    study: Study,
+    table: ScoreTable,
+    comparisons: Sequence[Comparison],
+    missing: Sequence[UnitState],
+    timings: Timings | None,
+) -> StudyReport:
+    others = sorted({arm for pair in study.planned for arm in pair} - {study.control})
+    return StudyReport(
+        title=study.name,
+        question=f"Do {' and '.join(others)} differ from {study.control} in {study.metric} on {study.data['name']}?"
+        if len(others) > 1
+        else f"Does {others[0]} differ from {study.control} in {study.metric} on {study.data['name']}?",
+        made=datetime.date.today(),
+        arms={arm: flatten_values(dict(values)) for arm, values in study.arms.items()},
+        data=_data(study),
+        table=table,
+        comparisons=comparisons,
+        missing=[
+            MissingUnit(s.unit.arm, s.unit.repeat, s.unit.fold, s.unit.seed, s.reason or f"not done yet ({s.state})")
+            for s in missing
+        ],
+        timings=timings,
+        versions={
+            name: metadata.version(name)
+            for name in (
+                "bcos-eval",
+                "bcos-vision",
+                "bcos-core",
+                "bcos-kernels",
+                "torch",
+                "numpy",
+                "scipy",
+                "statsmodels",
+            )
+        },
+        commands=(study.command, f"bcos-eval report {study.name}"),
+        tracking=f"MLflow experiment {study.experiment} (uv run mlflow ui)",
+    )
+
+
+def _data(study: Study) -> Data:
+    facts: Mapping[str, Any] = study.data
+    counts = {n.removeprefix("num_"): v for n, v in facts.items() if n.startswith("num_")}
+    return Data(facts["name"], facts["fingerprint"], counts, facts.get("classes", ()))
+
+
+def _add_timing(folder: pathlib.Path, timing: Timing | None) -> Timings | None:
+    """The time of all commands that worked on the study, this one's kept with the others."""
+    path = folder / _TIMING
+    spent = json.loads(path.read_text()) if path.exists() else []
+    if timing is not None and timing.num_units:
+        spent.append(dataclasses.asdict(timing))
+        path.write_text(json.dumps(spent, indent=2) + "\n")
+    if not spent:
+        return None
+    training, wall = (sum(s[name] for s in spent) for name in ("training_seconds", "wall_seconds"))
+    return Timings(training, wall, round(sum(s["wall_seconds"] * s["num_workers"] for s in spent) / wall))
+
+
+def _summary(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for comparison in comparisons:
+        for arm in comparison.arms:
+            numbers[f"{_name(arm.arm)}/{comparison.metric}"] = arm.mean
+        for contrast in comparison.contrasts:
+            prefix = f"{_name(contrast.arm)} minus {_name(contrast.control)}/{comparison.metric}"
+            numbers |= {prefix: contrast.mean, f"{prefix} p": contrast.p, f"{prefix} p Holm": contrast.p_holm}
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}
+
+
+def _name(arm: str) -> str:
+    """An arm's name in the letters that MLflow takes."""
+    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in arm)
+
+
+def _say_end(
+    study: Study, states: Sequence[UnitState], table: ScoreTable, timings: Timings | None, page: pathlib.Path
+) -> None:
+    done = len(table.frame)
+    if done < len(states):
+        failed = sum(s.state == "failed" for s in states)
+        print(
+            f"{done} of {len(states)} units are done, {failed} failed: bcos-eval crossval --resume {study.name}"
+            + " --retry" * bool(failed)
+        )
+    if timings is not None:
+        print(
+            f"{done} trainings of {timings.training_seconds:.0f} s in {timings.wall_seconds:.0f} s with "
+            f"{timings.workers} worker(s)"
+        )
+    here = pathlib.Path.cwd()
+    shown = page.relative_to(here) if page.is_relative_to(here) else page
+    print(f"report: {shown}\nnext: uv run mlflow ui; bcos-eval compare {study.name} --metric loss")

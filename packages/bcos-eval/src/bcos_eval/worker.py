@@ -5,7 +5,6 @@ Processes branch off a server that has imported everything once (multiprocessing
 
 import contextlib
 import multiprocessing
-import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator

@@ -50,6 +50,16 @@ def flatten(config: Any) -> dict[str, Any]:
         >>> flatten(Config())
         {'optim.lr': 0.1}
     """
+    return flatten_values(to_dict(config))
+
+
+def flatten_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested values by dotted names.
+
+    Example:
+        >>> flatten_values({"b": 2.0, "optim": {"lr": 0.1}})
+        {'b': 2.0, 'optim.lr': 0.1}
+    """
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, node: dict[str, Any]) -> None:
@@ -59,7 +69,7 @@ def flatten(config: Any) -> dict[str, Any]:
             else:
                 flat[prefix + name] = value
 
-    visit("", to_dict(config))
+    visit("", values)
     return flat
 
 

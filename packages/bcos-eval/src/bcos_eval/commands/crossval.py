@@ -23,7 +23,7 @@ def crossval(argv: Sequence[str]) -> None:
     from bcos_eval.conclusion import conclude
     from bcos_eval.crossval import run_workers
     from bcos_eval.queue import UnitQueue, default_location
-    from bcos_eval.study import Study, study_folder
+    from bcos_eval.study import study_folder
 
     if first.workers < 1:
         parser.error(f"--workers: expected at least 1, got {first.workers}")
@@ -44,7 +44,7 @@ def crossval(argv: Sequence[str]) -> None:
         study = _with_data(study, adapter)
         folder.mkdir(parents=True, exist_ok=True)
         queue = UnitQueue.create(study, location)
-    name = queue.study.name
+    name = queue.plan.name
     try:
         timing = run_workers(queue, location, workers=first.workers, console=console)
     except KeyboardInterrupt:
@@ -118,12 +118,6 @@ def _plan(parser: CommandParser, adapter: Any, argv: Sequence[str]) -> Any:
             parser.error(f'--arm: two arms are called "{name}"')
         arms[name] = _arm_config(parser, adapter, argv, name, changes)
     design = Design(options.folds, options.repeats, tuple(range(options.seed, options.seed + options.seeds)))
-    contrasts = []
-    for pair in options.contrast or ():
-        arm, comma, control = pair.partition(",")
-        if not comma:
-            parser.error(f'--contrast: expected ARM,CONTROL, got "{pair}"')
-        contrasts.append((arm.strip(), control.strip()))
     now = datetime.datetime.now().astimezone()
     some = next(iter(arms.values()))
     kind = design.name.replace(" ", "-")
@@ -136,10 +130,23 @@ def _plan(parser: CommandParser, adapter: Any, argv: Sequence[str]) -> Any:
         metric=options.metric,
         control=options.control or next(iter(arms)),
         rope=options.rope,
-        contrasts=tuple(contrasts),
+        contrasts=read_contrasts(options.contrast or ()),
         command=shlex.join(["bcos-eval", "crossval", *argv]),
         created=now.isoformat(timespec="seconds"),
     )
+
+
+def read_contrasts(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Planned contrasts, as the command line has them: "ARM,CONTROL".
+
+    Raises:
+        InputError: If one is not two names.
+    """
+    pairs = [tuple(name.strip() for name in word.split(",")) for word in words]
+    for word, pair in zip(words, pairs, strict=True):
+        if len(pair) != 2 or not all(pair):
+            raise InputError(f'--contrast: expected ARM,CONTROL, got "{word}"')
+    return tuple((arm, control) for arm, control in pairs)
 
 
 def _read_arm(word: str, adapter: Any) -> tuple[str, dict[str, Any]]:

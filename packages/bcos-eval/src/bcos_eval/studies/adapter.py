@@ -1,5 +1,6 @@
 """What a package's training has to offer to be a unit of studies."""
 
+import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -62,6 +63,10 @@ class Adapter(Protocol):
 
     def predictions(self, run_id: str) -> tuple[np.ndarray, np.ndarray] | None:
         """True and predicted class of each held-out sample of a finished unit; None where there are no classes."""
+        ...
+
+    def draw_explanations(self, runs: Mapping[str, str], path: pathlib.Path) -> str:
+        """Draw how the models of these runs, an arm each, explain the same held-out samples; returns the caption."""
         ...
 
 

@@ -1,0 +1,48 @@
+"""``bcos-eval compare``: ask a finished study something else."""
+
+from collections.abc import Sequence
+
+from bcos_core.run.command import CommandParser
+
+from .crossval import read_contrasts
+
+
+def compare(argv: Sequence[str]) -> None:
+    parser = CommandParser(
+        prog="bcos-eval compare",
+        description="Test a study's scores again: another metric, region of practical equivalence or contrasts than "
+        "planned. What is asked after the scores were seen is exploration; the planned answer is report's.",
+    )
+    parser.add_argument("study", type=str, help="name of the study, or a folder with its scores")
+    parser.add_argument("--metric", type=str, default=None, help="what arms are compared by")
+    parser.add_argument("--rope", type=float, default=None, help="differences up to this size count as none")
+    parser.add_argument("--control", type=str, default=None, help="the arm to compare with")
+    parser.add_argument(
+        "--contrast", action="append", metavar="ARM,CONTROL", default=None, type=str, help="a contrast, several times"
+    )
+    options = parser.parse_args(list(argv))
+    if options.control is not None and options.contrast:
+        parser.error("--control, --contrast: give one of them")
+    import pathlib
+
+    from bcos_core.run.error import InputError
+
+    from bcos_eval.scores import ScoreTable
+    from bcos_eval.stats import compare_arms, to_lines
+    from bcos_eval.study import study_folder
+
+    folder = study_folder(options.study)
+    if not folder.is_dir():
+        folder = pathlib.Path(options.study)
+    if not folder.is_dir():
+        raise InputError(f'no study "{options.study}": no folder {study_folder(options.study)}')
+    table = ScoreTable.read(folder).shared()
+    metric = options.metric or table.metrics[0]
+    comparison = compare_arms(
+        table,
+        metric,
+        contrasts=read_contrasts(options.contrast or ()) or None,
+        control=options.control,
+        rope=0.005 if options.rope is None else options.rope,
+    )
+    print(to_lines(comparison))
