@@ -166,65 +166,61 @@ def calibrate(num_studies: int, num_data_sets: int, *, seed: int = 0) -> dict[st
 
 def write_page(found: dict[str, Any], num_studies: int, num_data_sets: int, seed: int) -> str:
     """The page of results, in Markdown."""
-    correlations = ["| cross-validated | design | measured | assumed |", "| --- | --- | --- | --- |"]
-    correlations += [
-        f"| {kind} | {name} | {r:.3f} | {assumed:.3f} |" for kind, name, r, assumed in found["correlation"]
-    ]
-    lines = [
-        "# The tests, tested",
-        "",
-        f"`{COMMAND} --studies {num_studies} --data_sets {num_data_sets} --seed {seed}`",
-        "",
-        "Two arms that do not differ, many times over: a test at the 5% level should find a difference in 5% of the "
-        "studies. **Bold** is the test that answers by default; the others stand beside it in a comparison. In brackets the 95% "
-        "interval of each share (Wilson).",
-        "",
-        "## Scores as the correction assumes them",
-        "",
-        f"{num_studies} studies of each design: normal scores, correlated by 1/k from fold to fold; seeds independent. "
-        "Asked of the default test: between 4% and 6%.",
-        "",
-        *_table(found["assumed"]),
-        "",
-        "The two 5x2cv tests assume another correlation (none between the two halves of a repeat), and are off here. Five "
-        "values have 32 patterns of signs, so that test's p is never below 0.0625.",
-        "",
-        "## Power",
-        "",
-        f"The same, with a true difference of the size that, says `power.py`, 80% of studies find.",
-        "",
-        *_table(found["power"], "found"),
-        "",
-        "## Real cross-validation: two halves of the features",
-        "",
-        f"{num_data_sets} data sets of {NUM_SAMPLES} samples for each design, two classes; each arm is a Gaussian naive "
-        f"Bayes classifier on its own {NUM_FEATURES} of {2 * NUM_FEATURES} features, equally informative. No arm is better "
-        "over data sets; in one data set one of them often is, in all folds alike.",
-        "",
-        *_table(found["halves"]),
-        "",
-        "## Real cross-validation: the same classifier, other random numbers",
-        "",
-        f"{num_data_sets} data sets for each design; both arms are trees with random splits, drawn anew in each fold, "
-        "or for each seed on one split of 150 training and 50 test samples.",
-        "",
-        *_table(found["seeds"]),
-        "",
-        "How far differences really are correlated from fold to fold. Above what is assumed the corrected test rejects "
-        "too often, below it too seldom:",
-        "",
-        *correlations,
-        "",
-        "## McNemar, and intervals of an arm's mean",
-        "",
-        f"McNemar: {num_studies} pairs of models, both right on 90% of the images. Intervals: {num_data_sets} arms, "
-        "scores normal or skewed (log-normal, sigma 0.5); 95% should cover the true mean. From ten seeds on, a comparison "
-        "shows BCa intervals of an arm's mean; those of differences are always the test's own, by t.",
-        "",
-        *_table(found["other"], "share"),
-        "",
-    ]
-    return "\n".join(lines)
+    rows = [f"| {kind} | {name} | {r:.3f} | {assumed:.3f} |" for kind, name, r, assumed in found["correlation"]]
+    correlations = "\n".join(rows)
+    return f"""# The tests, tested
+
+`{COMMAND} --studies {num_studies} --data_sets {num_data_sets} --seed {seed}`
+
+Two arms that do not differ, many times over: a test at the 5% level should find a difference in 5% of the studies.
+**Bold** is what a comparison answers by; the others stand beside it. In brackets the 95% interval of each share (Wilson).
+
+## Scores as the correction assumes them
+
+{num_studies} studies of each design: normal scores, correlated by 1/k from fold to fold; seeds are independent. Asked of
+the default test: between 4% and 6%.
+
+{_table(found["assumed"])}
+
+The two 5x2cv tests assume another correlation (none between the two halves of a repeat), and are off here. Five values
+have 32 patterns of signs, so the p of sign flips is never below 0.0625.
+
+## Power
+
+The same, with a true difference of the size that, says `power.py`, 80% of studies find.
+
+{_table(found["power"], "found")}
+
+## Real cross-validation: two halves of the features
+
+{num_data_sets} data sets of {NUM_SAMPLES} samples for each design, two classes. Each arm is a Gaussian naive Bayes
+classifier on its own {NUM_FEATURES} of {2 * NUM_FEATURES} features, which are equally informative: no arm is better over
+data sets, but in one data set one of them often is, in all folds alike.
+
+{_table(found["halves"])}
+
+## Real cross-validation: the same classifier, other random numbers
+
+{num_data_sets} data sets for each design. Both arms are trees with random splits, drawn anew in each fold, or for each
+seed on one split of 150 training and 50 test samples.
+
+{_table(found["seeds"])}
+
+How far differences really are correlated from fold to fold. Above what is assumed the corrected test rejects too often,
+below it too seldom:
+
+| arms | design | measured | assumed |
+| --- | --- | --- | --- |
+{correlations}
+
+## McNemar, and intervals of an arm's mean
+
+McNemar: {num_studies} pairs of models, both right on 90% of the images. Intervals: {num_data_sets} arms, scores normal or
+skewed (log-normal, sigma 0.5), of which 95% should cover the true mean. From ten seeds on, a comparison shows BCa
+intervals of an arm's mean; the interval of a difference is always its test's own.
+
+{_table(found["other"], "share")}
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -304,7 +300,7 @@ def _name(design: Design, paired: bool) -> str:
     return design.name if paired else f"{design.name}, not paired"
 
 
-def _table(counts: Sequence[Count], heading: str = "false positives") -> list[str]:
+def _table(counts: Sequence[Count], heading: str = "false positives") -> str:
     lines = [f"| design | test | {heading} | |", "| --- | --- | --- | --- |"]
     seen = set()
     for count in counts:
@@ -314,7 +310,7 @@ def _table(counts: Sequence[Count], heading: str = "false positives") -> list[st
         what = f"**{count.what}**" if first and "*" not in count.what else count.what
         ends = f"[{100 * low:.1f}, {100 * high:.1f}]"
         lines.append(f"| {count.design if first else ''} | {what} | {100 * count.rate:.1f}% | {ends} |")
-    return lines
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
