@@ -173,12 +173,13 @@ def write_page(found: dict[str, Any], num_studies: int, num_data_sets: int, seed
 `{COMMAND} --studies {num_studies} --data_sets {num_data_sets} --seed {seed}`
 
 Two arms that do not differ, many times over: a test at the 5% level should find a difference in 5% of the studies.
-**Bold** is what a comparison answers by; the others stand beside it. In brackets the 95% interval of each share (Wilson).
+**Bold** is what a comparison answers by; the others stand beside it. In brackets the 95% interval of each share
+(Wilson).
 
 ## Scores as the correction assumes them
 
-{num_studies} studies of each design: normal scores, correlated by 1/k from fold to fold; seeds are independent. Asked of
-the default test: between 4% and 6%.
+{num_studies} studies of each design: normal scores, correlated by 1/k from fold to fold; seeds are independent. Asked
+of the default test: between 4% and 6%.
 
 {_table(found["assumed"])}
 
@@ -194,8 +195,8 @@ The same, with a true difference of the size that, says `power.py`, 80% of studi
 ## Real cross-validation: two halves of the features
 
 {num_data_sets} data sets of {NUM_SAMPLES} samples for each design, two classes. Each arm is a Gaussian naive Bayes
-classifier on its own {NUM_FEATURES} of {2 * NUM_FEATURES} features, which are equally informative: no arm is better over
-data sets, but in one data set one of them often is, in all folds alike.
+classifier on its own {NUM_FEATURES} of {2 * NUM_FEATURES} features, which are equally informative: no arm is better
+over data sets, but in one data set one of them often is, in all folds alike.
 
 {_table(found["halves"])}
 
@@ -215,8 +216,8 @@ below it too seldom:
 
 ## McNemar, and intervals of an arm's mean
 
-McNemar: {num_studies} pairs of models, both right on 90% of the images. Intervals: {num_data_sets} arms, scores normal or
-skewed (log-normal, sigma 0.5), of which 95% should cover the true mean. From ten seeds on, a comparison shows BCa
+McNemar: {num_studies} pairs of models, both right on 90% of the images. Intervals: {num_data_sets} arms, scores normal
+or skewed (log-normal, sigma 0.5), of which 95% should cover the true mean. From ten seeds on, a comparison shows BCa
 intervals of an arm's mean; the interval of a difference is always its test's own.
 
 {_table(found["other"], "share")}
