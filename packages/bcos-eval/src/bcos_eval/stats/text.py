@@ -59,7 +59,7 @@ def _power(comparison: Comparison) -> list[str]:
     if not comparison.rope:
         return [line]
     unit = "folds" if "fold" in comparison.design else "seeds of each arm"
-    needed = (f"{power.needed or 'no number of'} {unit} ({name})" for name, power in powers)
+    needed = (f"{power.needed or 'more than 10 000'} {unit} ({name})" for name, power in powers)
     rope = write_difference(comparison.metric, comparison.rope).lstrip("+")
     return [f"{line}; one of {rope} takes {', '.join(needed)}"]
 
