@@ -39,8 +39,9 @@ def draw_scatter(
             yerr=[[second.scale * (y.mean - y.low)], [second.scale * (y.high - y.mean)]],
             fmt=marker,
             color=colour,
-            markersize=8,
+            markersize=9,
             markeredgecolor="white",
+            markeredgewidth=0.6,
             linewidth=1.4,
             label=wrap(x.arm),
         )

@@ -1,0 +1,96 @@
+"""The answer in sentences: what was found, what was not shown, and what could have been seen."""
+
+from collections.abc import Sequence
+
+from ..figures.differences import title_of
+from ..figures.unit import Metric, state_p, write_number
+from ..stats.result import Comparison, Contrast
+
+
+def answer(comparison: Comparison) -> list[str]:
+    """Sentences on a comparison's contrasts: one for each that shows a difference, one for all others together.
+
+    A single contrast gets a second sentence on what its interval says of the ROPE.
+
+    Args:
+        comparison: Of the metric that answers the study's question.
+    """
+    shown = [c for c in comparison.contrasts if c.p_holm < comparison.alpha]
+    rest = [c for c in comparison.contrasts if not c.p_holm < comparison.alpha]
+    if len(comparison.contrasts) == 1:
+        (contrast,) = comparison.contrasts
+        return [_state(contrast, comparison) + ".", *_weigh(contrast, comparison)]
+    head = f"Of {len(comparison.contrasts)} contrasts in {Metric(comparison.metric).label}, {len(shown) or 'none'} "
+    head += "shows" if len(shown) == 1 else "show"
+    lines = [f"{head} a difference (p adjusted by Holm over all of them)."]
+    lines += [
+        f"{_state(c, comparison)}." for c in sorted(shown, key=lambda c: c.mean * _sign(comparison), reverse=True)
+    ]
+    if rest:
+        lines.append(_not_shown(rest, comparison))
+    return lines
+
+
+def power_sentence(contrast: Contrast, comparison: Comparison) -> str:
+    """What the study could see, and what a difference of the size of the ROPE would take; empty if unknown."""
+    if contrast.power is None:
+        return ""
+    power, unit = contrast.power, Metric(contrast.metric)
+    line = (
+        f"{title_of(contrast)}: a true difference of {unit.size(power.detectable)} is found by {power.power:.0%} of such "
+        f"studies (level {power.alpha:g})"
+    )
+    if not comparison.rope:
+        return f"{line}."
+    runs = "folds" if "fold" in comparison.design else "seeds of each arm"
+    takes = f"{power.needed} {runs}" if power.needed else f"more than 10 000 {runs}, or no number of them suffices"
+    return f"{line}; one of {unit.size(comparison.rope)} takes {takes}."
+
+
+def _state(c: Contrast, comparison: Comparison) -> str:
+    unit, level = Metric(c.metric), f"{c.confidence:.0%} interval {Metric(c.metric).ends(c.low, c.high)}"
+    adjusted = state_p(c.p_holm, "p (Holm)" if len(comparison.contrasts) > 1 else "p")
+    if c.p_holm < comparison.alpha:
+        better = c.mean * _sign(comparison) > 0
+        return (
+            f"“{c.arm}” is {'better' if better else 'worse'} than “{c.control}” in {unit.label}: "
+            f"{unit.difference(c.mean)} ({level}; {adjusted}, {c.default})"
+        )
+    could = f"; the study could have seen {unit.size(c.power.detectable)}" if c.power else ""
+    return (
+        f"No difference in {unit.label} between “{c.arm}” and “{c.control}” was shown{could}. Found: "
+        f"{unit.difference(c.mean)} ({level}; {adjusted}, {c.default})"
+    )
+
+
+def _weigh(c: Contrast, comparison: Comparison) -> list[str]:
+    """The interval against the ROPE."""
+    if not (rope := comparison.rope):
+        return []
+    unit = Metric(c.metric)
+    size = f"{unit.size(rope)}, up to which a difference counts as none"
+    if c.bayes is None:  # without variance there is neither interval nor share
+        return []
+    share = write_number(100 * c.bayes.equivalent, ".0f") + "%"
+    if -rope <= c.low and c.high <= rope:
+        return [f"The whole interval lies within {size}: equivalent for practice (posterior share {share})."]
+    if c.low > rope or c.high < -rope:
+        return [f"The whole interval lies beyond {size}."]
+    return [f"The interval reaches across the bound of {size}; the posterior share of no difference is {share}."]
+
+
+def _not_shown(rest: Sequence[Contrast], comparison: Comparison) -> str:
+    unit, rope = Metric(comparison.metric), comparison.rope
+    names = ", ".join(f"{title_of(c)} {unit.difference(c.mean)}" for c in rest)
+    line = f"For {len(rest)} no difference was shown ({names})"
+    if detectable := sorted(c.power.detectable for c in rest if c.power):
+        ends = list(dict.fromkeys(map(unit.size, (detectable[0], detectable[-1]))))
+        line += f"; the study could have seen {' to '.join(ends)}"
+    within = [title_of(c) for c in rest if rope and c.bayes and -rope <= c.low and c.high <= rope]
+    if within:
+        line += f". Equivalent for practice, with the whole interval within {unit.size(rope)}: {', '.join(within)}"
+    return f"{line}."
+
+
+def _sign(comparison: Comparison) -> int:
+    return 1 if comparison.higher_is_better else -1
