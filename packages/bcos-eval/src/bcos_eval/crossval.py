@@ -39,7 +39,7 @@ class Timing:
     """Units that were done in that time."""
 
 
-def run_workers(queue: UnitQueue, location: str, *, workers: int, console: Console) -> Timing:
+def run_workers(queue: UnitQueue, location: str, *, workers: int, command: str, console: Console) -> Timing:
     """Start workers on a study and watch until every unit is done or has failed.
 
     A worker that is killed is started again; its unit goes on where its last epoch ended.
@@ -48,6 +48,7 @@ def run_workers(queue: UnitQueue, location: str, *, workers: int, console: Conso
         queue: The study's queue.
         location: Where it is, for the workers.
         workers: How many; the machine's cores, and its GPUs, are shared out among them.
+        command: Of bcos-eval, that goes on with it.
         console: Where progress goes.
 
     Raises:
@@ -59,10 +60,10 @@ def run_workers(queue: UnitQueue, location: str, *, workers: int, console: Conso
     prepare_experiment(study.experiment)
     began = time.monotonic()
     with _Fleet(study.name, location, workers) as fleet, tracking_server():  # workers find the server, or wait for it
-        _watch(queue, fleet, console)
+        _watch(queue, fleet, command, console)
     wall = time.monotonic() - began
     done = [s for s in queue.states() if s.state == "done" and s.unit.id not in before]
-    return Timing(wall, sum(s.result["seconds"] for s in done), workers, len(done))
+    return Timing(wall, sum(s.result.get("seconds", 0.0) for s in done), workers, len(done))
 
 
 class _Fleet:
@@ -135,7 +136,7 @@ def _shares(count: int) -> list[dict[str, str]]:
     return shares
 
 
-def _watch(queue: UnitQueue, fleet: _Fleet, console: Console) -> None:
+def _watch(queue: UnitQueue, fleet: _Fleet, command: str, console: Console) -> None:
     total, began, last_line = len(queue.plan.units()), time.monotonic(), 0.0
     done_before = sum(s.state == "done" for s in queue.states())
     told: set[str] = set()
@@ -160,7 +161,7 @@ def _watch(queue: UnitQueue, fleet: _Fleet, console: Console) -> None:
             if not fleet.alive:
                 raise InputError(
                     f"no worker is left, {counts['waiting'] + counts['running']} units are; "
-                    f"bcos-eval crossval --resume {queue.plan.name} goes on"
+                    f"bcos-eval {command} --resume {queue.plan.name} goes on"
                 )
             time.sleep(_POLL_SECONDS)
 

@@ -1,9 +1,11 @@
 """What a search may choose: options of a training, and from what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bcos_core.run.error import InputError, unknown_name
+
+from .study import Search
 
 if TYPE_CHECKING:
     import optuna
@@ -38,6 +40,24 @@ def read_space(words: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, d
     if not space:
         raise InputError("--space: nothing to choose (--space optim.lr=1e-4..1e-1:log)")
     return space
+
+
+def read_search(
+    words: Sequence[str], trials: int, folds: int, defaults: Mapping[str, Any], varied: Collection[str]
+) -> Search:
+    """A search, from the command line.
+
+    Raises:
+        InputError: As :func:`read_space`; if an option is not for the search to choose; on too few trials or folds.
+    """
+    space = read_space(words, defaults)
+    for name in space:
+        if name in varied or name == "data":
+            raise InputError(f"--space: {name} is not for a search to choose")
+    for option, value, least in (("trials", trials, 1), ("inner_folds", folds, 2)):
+        if value < least:
+            raise InputError(f"--{option}: expected at least {least}, got {value}")
+    return Search(space, trials, folds)
 
 
 def suggest(trial: "optuna.trial.BaseTrial", space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

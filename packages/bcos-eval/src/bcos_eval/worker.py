@@ -40,7 +40,7 @@ class Worker:
         self._context.set_forkserver_preload(list(load_adapter(queue.plan.package).preload))
         forkserver.ensure_running()  # it imports while this process sees to other things
 
-    def work(self, environment: dict[str, str], on_done: Callable[[Unit], None] = lambda unit: None) -> int:
+    def work(self, environment: dict[str, str], on_done: Callable[[Unit], None]) -> int:
         """Run units until none is left, also waiting for those of others; returns how many were done here.
 
         Args:
@@ -127,7 +127,7 @@ def _ending(code: int | None) -> str:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    def stop(number: int, frame: Any) -> None:
+    def stop(*_: object) -> None:
         raise Stopped
 
     found = signal.signal(signal.SIGTERM, stop)
@@ -137,7 +137,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, found)
 
 
-def check_folder(plan: Plan) -> None:
+def make_folder(plan: Plan) -> None:
     """Make the study's folder.
 
     Raises:

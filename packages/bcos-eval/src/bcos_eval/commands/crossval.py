@@ -1,13 +1,26 @@
 """``bcos-eval crossval``: train every arm on every fold, test the differences, write the report."""
 
-import datetime
-import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bcos_core.run.command import CommandParser
+from bcos_core.run.command import CommandParser, parse_config
 from bcos_core.run.config import flatten, to_dict
-from bcos_core.run.error import InputError
+from bcos_core.run.error import InputError, unknown_name
+
+from .planning import (
+    add_work_options,
+    circumstances,
+    default_name,
+    new_queue,
+    open_queue,
+    parse_twice,
+    refuse_existing,
+    refuse_varied,
+)
+
+if TYPE_CHECKING:
+    from bcos_eval.studies.adapter import Adapter
+    from bcos_eval.study import Study
 
 
 def crossval(argv: Sequence[str]) -> None:
@@ -15,50 +28,33 @@ def crossval(argv: Sequence[str]) -> None:
 
     adapter = load_adapter("vision")
     parser = _parser(adapter)
-    # the preset sets the defaults of the training's options, so it has to be known first
-    plain = [word for word in argv if word not in ("-h", "--help")]
-    first = parser.parse_args(plain)
+    options = parse_twice(parser, adapter, argv)
     from rich.console import Console
 
     from bcos_eval.conclusion import conclude
     from bcos_eval.crossval import run_workers
-    from bcos_eval.queue import UnitQueue, default_location
-    from bcos_eval.study import study_folder
 
-    if first.workers < 1:
-        parser.error(f"--workers: expected at least 1, got {first.workers}")
     console = Console(stderr=True)
-    if first.resume is not None:
-        given = {word.partition("=")[0] for word in argv if word.startswith("--")}
-        if first.preset is not None or given - {"--resume", "--workers", "--queue", "--retry"}:
-            parser.error("--resume takes the study as it was planned; only --workers, --queue and --retry go with it")
-        location = first.queue or default_location(study_folder(first.resume))
-        queue = UnitQueue.open(first.resume, location)
-        queue.put_missing(failed=first.retry)
+    if options.resume is not None:
+        queue, place = open_queue(options.resume, options.queue, retry=options.retry)
     else:
-        parser.set_defaults(flatten(adapter.recipe(first.preset, first.data)))
-        study = _plan(parser, adapter, argv)
-        folder = study_folder(study.name)
-        location = first.queue or default_location(folder)
-        _say_plan(console, study)
-        study = _with_data(study, adapter)
-        folder.mkdir(parents=True, exist_ok=True)
-        queue = UnitQueue.create(study, location)
-    name = queue.plan.name
+        study = _plan(parser, options, adapter, argv)
+        text = f"study {study.name}: {len(study.arms)} arms, {study.design.name}, {len(study.units())} trainings"
+        console.print(text, highlight=False, markup=False)
+        queue, place = new_queue(_with_data(study, adapter), options.queue)
     try:
-        timing = run_workers(queue, location, workers=first.workers, console=console)
+        timing = run_workers(queue, place, workers=options.workers, command="crossval", console=console)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with: bcos-eval crossval --resume {name}") from None
+        raise KeyboardInterrupt(f"go on with: bcos-eval crossval --resume {queue.plan.name}") from None
     conclude(queue, timing=timing, console=console)
 
 
-def _parser(adapter: Any) -> CommandParser:
+def _parser(adapter: "Adapter") -> CommandParser:
     parser = CommandParser(
         prog="bcos-eval crossval",
         description="Train every arm on every fold (or with every seed), test the differences, write the report.",
         epilog="All further options are those of bcos-vision train, and hold for every arm.",
     )
-    parser.add_argument("preset", nargs="?", help="preset of the training; by default the one that suits the data")
     parser.add_argument(
         "--arm",
         action="append",
@@ -68,7 +64,6 @@ def _parser(adapter: Any) -> CommandParser:
         help=f"what to compare, several times: {', '.join(adapter.shorthands)}, or a name and options of the training "
         '("narrow:b=1.5,optim.lr=0.01")',
     )
-    parser.add_argument("--name", type=str, default=None, help="the study's name; by default data, design and time")
     parser.add_argument("--folds", type=int, default=5, help="parts of the data, each the test once; 1: its own split")
     parser.add_argument("--repeats", type=int, default=1, help="times that the data is cut anew")
     parser.add_argument("--seeds", type=int, default=1, help="seeds for each fold, counted from --seed")
@@ -85,24 +80,29 @@ def _parser(adapter: Any) -> CommandParser:
         type=str,
         help="a planned contrast, several times; by default every arm against the control",
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes that train at the same time")
-    parser.add_argument("--queue", metavar="PLACE", type=str, default=None, help="journal file or postgresql://...")
-    parser.add_argument("--resume", metavar="NAME", type=str, default=None, help="go on with a study")
-    parser.add_argument("--retry", action="store_true", help="with --resume: try failed units again")
-    parser.add_class_arguments(adapter.config_type, as_group=True)
+    parser.add_argument(
+        "--space",
+        action="append",
+        metavar="OPTION=VALUES",
+        default=None,
+        type=str,
+        help="nested cross-validation: choose this option in every unit, inside its training images, for every arm "
+        "(as bcos-eval tune has it)",
+    )
+    parser.add_argument("--trials", type=int, default=10, help="with --space: trials of each unit")
+    parser.add_argument("--inner_folds", type=int, default=3, help="with --space: parts of the training images")
+    add_work_options(parser, adapter, "study")
     return parser
 
 
-def _plan(parser: CommandParser, adapter: Any, argv: Sequence[str]) -> Any:
+def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequence[str]) -> "Study":
     """The study that the options ask for."""
     from bcos_eval.scores import Design
+    from bcos_eval.space import read_search
     from bcos_eval.study import Study
 
-    options = parser.parse_args(list(argv))
-    for word in argv:
-        name = word.partition("=")[0].removeprefix("--")
-        if word.startswith("--") and name in adapter.varied - {"seed", "split.seed"}:
-            parser.error(f"--{name}: the study sets it, from --folds")
+    allowed = frozenset({"seed", "split.seed"})
+    refuse_varied(parser, adapter, argv, allowed=allowed, why="the study sets it, from --folds")
     for name, least in (("folds", 1), ("repeats", 1), ("seeds", 1)):
         if (value := getattr(options, name)) < least:
             parser.error(f"--{name}: expected at least {least}, got {value}")
@@ -117,23 +117,25 @@ def _plan(parser: CommandParser, adapter: Any, argv: Sequence[str]) -> Any:
         if name in arms:
             parser.error(f'--arm: two arms are called "{name}"')
         arms[name] = _arm_config(parser, adapter, argv, name, changes)
+    first = next(iter(arms))
     design = Design(options.folds, options.repeats, tuple(range(options.seed, options.seed + options.seeds)))
-    now = datetime.datetime.now().astimezone()
-    some = next(iter(arms.values()))
-    kind = design.name.replace(" ", "-")
-    default = f"{some.data_name.replace(':', '-')}-{kind}-{now:%Y%m%d-%H%M%S}"
-    return Study(
-        name=options.name or default,
+    search = None
+    if options.space:
+        search = read_search(options.space, options.trials, options.inner_folds, flatten(arms[first]), adapter.varied)
+    study = Study(
+        name=options.name or default_name(arms[first], design.name),
         package=adapter.name,
         arms={name: to_dict(config) for name, config in arms.items()},
         design=design,
         metric=options.metric,
-        control=options.control or next(iter(arms)),
+        control=options.control or first,
         rope=options.rope,
         contrasts=read_contrasts(options.contrast or ()),
-        command=shlex.join(["bcos-eval", "crossval", *argv]),
-        created=now.isoformat(timespec="seconds"),
+        search=search,
+        **circumstances("crossval", argv),
     )
+    refuse_existing(study.name, options.queue)
+    return study
 
 
 def read_contrasts(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -149,7 +151,7 @@ def read_contrasts(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple((arm, control) for arm, control in pairs)
 
 
-def _read_arm(word: str, adapter: Any) -> tuple[str, dict[str, Any]]:
+def _read_arm(word: str, adapter: "Adapter") -> tuple[str, dict[str, Any]]:
     """Name and options of an arm.
 
     Raises:
@@ -171,27 +173,20 @@ def _read_arm(word: str, adapter: Any) -> tuple[str, dict[str, Any]]:
     return name, changes
 
 
-def _arm_config(parser: CommandParser, adapter: Any, argv: Sequence[str], name: str, changes: dict[str, Any]) -> Any:
-    from bcos_core.run.command import parse_config
-
-    known = flatten(parser_defaults(adapter))
+def _arm_config(
+    parser: CommandParser, adapter: "Adapter", argv: Sequence[str], name: str, changes: dict[str, Any]
+) -> Any:
+    known = flatten(adapter.config_type())
     for option in changes:
         if option in adapter.varied:
             raise InputError(f'--arm {name}: "{option}" is the study\'s to set')
         if option not in known:
-            from bcos_core.run.error import unknown_name
-
             raise InputError(f"--arm {name}: {unknown_name('option', option, known)}")
     extra = [f"--{option}={value}" for option, value in changes.items()]
     return parse_config(parser, adapter.config_type, [*argv, *extra])
 
 
-def parser_defaults(adapter: Any) -> Any:
-    """Any configuration of the package, for the names of its options."""
-    return adapter.config_type()
-
-
-def _with_data(study: Any, adapter: Any) -> Any:
+def _with_data(study: "Study", adapter: "Adapter") -> "Study":
     """The study with what its data is, after a look at it: what cannot be trained is refused here, once."""
     import dataclasses
 
@@ -199,18 +194,8 @@ def _with_data(study: Any, adapter: Any) -> Any:
 
     from bcos_eval.study import Unit
 
-    folds = study.design.folds
     configs = {
-        name: adapter.place(configuration.from_dict(adapter.config_type, dict(values)), Unit(name), folds)
+        name: adapter.place(configuration.from_dict(adapter.config_type, dict(values)), Unit(name), study.design.folds)
         for name, values in study.arms.items()
     }
     return dataclasses.replace(study, data=adapter.check(configs))
-
-
-def _say_plan(console: Any, study: Any) -> None:
-    total = len(study.units())
-    console.print(
-        f"study {study.name}: {len(study.arms)} arms, {study.design.name}: {total} trainings",
-        highlight=False,
-        markup=False,
-    )

@@ -8,8 +8,8 @@ from bcos_core.run.command import CommandParser
 def worker(argv: Sequence[str]) -> None:
     parser = CommandParser(
         prog="bcos-eval worker",
-        description="Take units from a study's queue until none is left. Start as many as wanted: on this machine, or on "
-        "each node of a SLURM array, with a queue and an MLflow server (MLFLOW_TRACKING_URI) that all of them reach.",
+        description="Take units from a study's queue until none is left. Start as many as wanted: on this machine, or "
+        "on each node of a SLURM array, with a queue and an MLflow server (MLFLOW_TRACKING_URI) that all of them reach.",
     )
     parser.add_argument("study", type=str, help="name of the study")
     parser.add_argument(
@@ -24,10 +24,10 @@ def worker(argv: Sequence[str]) -> None:
 
     from bcos_eval.queue import UnitQueue, default_location
     from bcos_eval.study import study_folder
-    from bcos_eval.worker import Stopped, Worker, check_folder
+    from bcos_eval.worker import Stopped, Worker, make_folder
 
     queue = UnitQueue.open(options.study, options.queue or default_location(study_folder(options.study)))
-    check_folder(queue.plan)
+    make_folder(queue.plan)
     fresh = Worker(queue)
     with tracking_server() as uri:
         try:

@@ -1,0 +1,78 @@
+"""``bcos-eval tune``: search for the best options inside the training data."""
+
+from collections.abc import Sequence
+
+from bcos_core.run.command import CommandParser, parse_config
+from bcos_core.run.config import flatten, to_dict
+
+from .planning import (
+    add_work_options,
+    circumstances,
+    default_name,
+    new_queue,
+    open_queue,
+    parse_twice,
+    refuse_existing,
+    refuse_varied,
+)
+
+
+def tune(argv: Sequence[str]) -> None:
+    from bcos_eval.studies.adapter import load_adapter
+
+    adapter = load_adapter("vision")
+    parser = CommandParser(
+        prog="bcos-eval tune",
+        description="Search for the best options inside the training data: a trial is worth its mean over inner folds, "
+        "and the test is never looked at.",
+        epilog="All further options are those of bcos-vision train, and hold for every trial.",
+    )
+    parser.add_argument(
+        "--space",
+        action="append",
+        metavar="OPTION=VALUES",
+        default=None,
+        type=str,
+        help='what to choose, several times: "optim.lr=1e-4..1e-1:log", "epochs=5..20", "norm=batch|layer"',
+    )
+    parser.add_argument("--trials", type=int, default=20, help="how many to try")
+    parser.add_argument("--inner_folds", type=int, default=3, help="parts of the training images, each scored once")
+    parser.add_argument("--metric", type=str, default="accuracy", help="what trials are compared by")
+    add_work_options(parser, adapter, "search")
+    options = parse_twice(parser, adapter, argv)
+    from rich.console import Console
+
+    from bcos_eval.crossval import run_workers
+    from bcos_eval.space import read_search
+    from bcos_eval.study import Tuning
+    from bcos_eval.tuned import conclude
+
+    console = Console(stderr=True)
+    if options.resume is not None:
+        queue, place = open_queue(options.resume, options.queue, retry=options.retry)
+    else:
+        allowed = frozenset({"seed", "split.seed", "split.folds", "split.fold"})
+        refuse_varied(parser, adapter, argv, allowed=allowed, why="the search sets it, from --inner_folds")
+        config = parse_config(parser, adapter.config_type, argv)
+        search = read_search(options.space or (), options.trials, options.inner_folds, flatten(config), adapter.varied)
+        name = options.name or default_name(config, f"{search.trials} trials")
+        refuse_existing(name, options.queue)
+        console.print(
+            f"search {name}: {search.trials} trials of {search.folds} trainings", highlight=False, markup=False
+        )
+        plan = Tuning(
+            name=name,
+            package=adapter.name,
+            values=to_dict(config),
+            search=search,
+            metric=options.metric,
+            seed=config.seed,
+            data=adapter.check({name: config}),
+            **circumstances("tune", argv),
+        )
+        queue, place = new_queue(plan, options.queue)
+    try:
+        run_workers(queue, place, workers=options.workers, command="tune", console=console)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with: bcos-eval tune --resume {queue.plan.name}") from None
+    conclude(queue, console=console)
