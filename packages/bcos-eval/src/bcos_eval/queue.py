@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bcos_core.run.error import InputError
 
-from .stats import higher_is_better
+from .space import make_pruner, make_sampler
 from .study import Plan, Unit, plan_from_dict, plan_to_dict
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 120.0
 """A worker on another machine counts as dead when its heart has not beaten for so long."""
-PRUNE_P = 0.1
-"""A tuning's trial is given up when it is worse than the best with this p (Wilcoxon's signed-rank test over folds)."""
 MAX_LOST = 3
 """Times that a unit may lose its worker before it counts as what kills them."""
 
@@ -85,6 +83,8 @@ class UnitQueue:
             InputError: If a study of that name is there already, or the place cannot be written.
         """
         import optuna
+
+        from .stats import higher_is_better
 
         with _reachable(location):
             storage = _open_storage(location)
@@ -163,8 +163,8 @@ class UnitQueue:
         """The attempt as Optuna's own trial, which proposes options and says when to give up."""
         import optuna
 
-        self._optuna.sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=True)
-        self._optuna.pruner = optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_P)
+        self._optuna.sampler = make_sampler(sampler_seed)
+        self._optuna.pruner = make_pruner()
         return optuna.Trial(self._optuna, attempt.trial)
 
     def fail(self, attempt: Attempt, reason: str) -> None:
@@ -282,8 +282,8 @@ def _reachable(location: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except ModuleNotFoundError as error:
-        raise InputError(f"--queue: needs the module {error.name}; install bcos-eval[postgres]") from None
+    except ImportError:
+        raise InputError("--queue: a database needs its driver; for postgresql:// install bcos-eval[postgres]") from None
     except Exception as error:
         if {c.__name__ for c in type(error).__mro__} & {"OSError", "SQLAlchemyError", "StorageInternalError"}:
             text = str(getattr(error, "orig", error)).strip().splitlines()[0]

@@ -1,5 +1,6 @@
-"""What a search may choose: options of a training, and from what."""
+"""What a search may choose: options of a training, from what, and how."""
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ from .study import Search
 
 if TYPE_CHECKING:
     import optuna
+
+PRUNE_P = 0.1
+"""A trial is given up when it is worse than the best with this p."""
 
 
 def read_space(words: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -71,6 +75,24 @@ def suggest(trial: "optuna.trial.BaseTrial", space: Mapping[str, Mapping[str, An
         else:
             chosen[name] = trial.suggest_float(name, of["low"], of["high"], log=of["log"])
     return chosen
+
+
+def make_sampler(seed: int) -> "optuna.samplers.BaseSampler":
+    """What proposes options: tree-structured Parzen estimators, which count trials at work as bad ones."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def make_pruner() -> "optuna.pruners.BasePruner":
+    """What gives a trial up: Wilcoxon's signed-rank test against the best trial, fold by fold."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_P)
 
 
 def _range(word: str, text: str) -> dict[str, Any]:

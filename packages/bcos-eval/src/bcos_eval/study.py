@@ -13,7 +13,7 @@ from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed
 from bcos_core.run.tracking import project_root
 
-from .scores import Design
+from .design import Design
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bcos_core.run.seed import derive_seed
 
-from .queue import PRUNE_P, Attempt, UnitQueue
-from .space import suggest
-from .stats import higher_is_better
+from .queue import Attempt, UnitQueue
+from .space import make_pruner, make_sampler, suggest
 from .study import Job, Search, Study, Tuning, Unit
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ def run_nested(study: Study, unit: Unit, train: Train) -> dict[str, Any]:
     seed = derive_seed(unit.training_seed, "search", unit.arm) % 2**32
     inner = optuna.create_study(
         direction=_direction(study.metric),
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        pruner=optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_P),
+        sampler=make_sampler(seed),
+        pruner=make_pruner(),
     )
     search = study.search
     for _ in range(search.trials):
@@ -80,4 +79,6 @@ def _value(
 
 
 def _direction(metric: str) -> str:
+    from .stats import higher_is_better
+
     return "maximize" if higher_is_better(metric) else "minimize"

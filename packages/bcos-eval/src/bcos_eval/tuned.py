@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 from bcos_core.run.error import InputError
 from bcos_core.run.tracking import log_summary
-from rich.console import Console
 
 from .figures.trials import draw_trials
 from .queue import UnitQueue
@@ -16,7 +15,7 @@ from .study import Tuning, study_folder
 _SHOWN = 5
 
 
-def conclude(queue: UnitQueue, *, console: Console) -> pathlib.Path:
+def conclude(queue: UnitQueue) -> pathlib.Path:
     """Write a search's table and picture, keep them in MLflow, and print the best trials; returns the table's path.
 
     Raises:
@@ -51,8 +50,8 @@ def conclude(queue: UnitQueue, *, console: Console) -> pathlib.Path:
 def _say(plan: Tuning, table: pd.DataFrame, planned: int, path: pathlib.Path) -> None:
     pruned = int(table["pruned"].sum())
     print(
-        f"{plan.name}: {len(table)} of {planned} trials, {pruned} of them given up early; {plan.metric} is the mean over "
-        f"{plan.search.folds} inner folds, the test was not looked at"
+        f"{plan.name}: {len(table)} of {planned} trials, {pruned} of them given up early; {plan.metric} is the mean "
+        f"over {plan.search.folds} inner folds, the test was not looked at"
     )
     print(table.drop(columns="pruned").head(_SHOWN).to_string(index=False, float_format=lambda x: f"{x:.4g}"))
     best = table.iloc[0]
@@ -62,8 +61,8 @@ def _say(plan: Tuning, table: pd.DataFrame, planned: int, path: pathlib.Path) ->
     data = f"--data {plan.values['data']} " if "data" in plan.values else ""
     print(f"saved {shown}/trials.csv and trials.png")
     print(
-        f"next: bcos-{plan.package} train {data}{chosen}   (with the options of the search; its own value is optimistic, "
-        "the test's is not)"
+        f"next: bcos-{plan.package} train {data}{chosen}   (with the options of the search; its own value is "
+        "optimistic, the test's is not)"
     )
 
 

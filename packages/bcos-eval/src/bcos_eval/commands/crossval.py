@@ -97,7 +97,7 @@ def _parser(adapter: "Adapter") -> CommandParser:
 
 def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequence[str]) -> "Study":
     """The study that the options ask for."""
-    from bcos_eval.scores import Design
+    from bcos_eval.design import Design
     from bcos_eval.space import read_search
     from bcos_eval.study import Study
 

@@ -75,4 +75,4 @@ def tune(argv: Sequence[str]) -> None:
         run_workers(queue, place, workers=options.workers, command="tune", console=console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with: bcos-eval tune --resume {queue.plan.name}") from None
-    conclude(queue, console=console)
+    conclude(queue)

@@ -3,13 +3,15 @@
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from bcos_core.run.error import unknown_name
 from bcos_core.run.tracking import RunPlace
 
 from bcos_eval.study import Unit
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Adapter(Protocol):
         """Train a unit, or go on with it, or read its result if it is finished."""
         ...
 
-    def predictions(self, run_id: str) -> tuple[np.ndarray, np.ndarray] | None:
+    def predictions(self, run_id: str) -> "tuple[np.ndarray, np.ndarray] | None":
         """True and predicted class of each held-out sample of a finished unit; None where there are no classes."""
         ...
 

@@ -3,9 +3,8 @@
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from bcos_core.run.error import InputError
 from bcos_core.run.tracking import RunPlace, RunRecord, fetch_artifact, find_tagged, run_folder
 from bcos_vision.config import TrainConfig
@@ -14,6 +13,9 @@ from bcos_vision.recipes import RECIPES, recipe_for
 from bcos_eval.study import Unit
 
 from .adapter import UnitResult
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PREDICTIONS = "predictions.npz"
 _PATIENCE_SECONDS = 60.0  # for the process of a worker that was killed a moment ago
@@ -94,7 +96,9 @@ class VisionAdapter:
             state.unlink()
         return _read(record)
 
-    def predictions(self, run_id: str) -> tuple[np.ndarray, np.ndarray]:
+    def predictions(self, run_id: str) -> "tuple[np.ndarray, np.ndarray]":
+        import numpy as np
+
         with np.load(fetch_artifact(run_id, PREDICTIONS)) as found:
             return found["labels"], found["predictions"]
 
