@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 def make_table(design, arms=("plain", "bcos"), seed=0, seeds=None):
     rng = np.random.default_rng(seed)
     rows = [
-        dict(arm=arm, repeat=repeat, fold=fold, seed=run, num_train=80, num_test=20, seconds=rng.random(), run_id="007")
-        | dict(accuracy=rng.random(), loss=rng.random())
+        {"arm": arm, "repeat": repeat, "fold": fold, "seed": run, "num_train": 80, "num_test": 20, "run_id": "007"}
+        | {name: rng.random() for name in ("seconds", "accuracy", "loss")}
         for arm in arms
         for repeat, fold, run in itertools.product(
             range(design.repeats), range(design.folds), design.seeds if seeds is None else seeds[arm]

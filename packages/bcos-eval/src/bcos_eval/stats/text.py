@@ -1,5 +1,6 @@
 """A comparison for the terminal."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from .metric import write_difference, write_value
@@ -47,7 +48,8 @@ def _row(c: Contrast) -> tuple[str, ...]:
     interval = f"[{', '.join(write_difference(c.metric, x).removesuffix(' pp') for x in (c.low, c.high))}]"
     shares = " / ".join(f"{x:.2f}" for x in (c.bayes.worse, c.bayes.equivalent, c.bayes.better)) if c.bayes else "-"
     difference = write_difference(c.metric, c.mean)
-    return f"{c.arm} - {c.control}", difference, interval, _p(c.p), _p(c.p_holm), f"{c.hedges_g:+.2f}", shares
+    g = f"{c.hedges_g:+.2f}" if math.isfinite(c.hedges_g) else "-"
+    return f"{c.arm} - {c.control}", difference, interval, _p(c.p), _p(c.p_holm), g, shares
 
 
 def _power(comparison: Comparison) -> list[str]:
@@ -65,7 +67,7 @@ def _power(comparison: Comparison) -> list[str]:
 
 
 def _p(p: float) -> str:
-    return "-" if p != p else "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+    return "-" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
 
 
 def _unique(lines: Iterable[str]) -> list[str]:
