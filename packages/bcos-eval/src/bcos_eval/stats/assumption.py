@@ -25,7 +25,5 @@ def assumption_notes(values: Float[np.ndarray, " n"], what: str) -> list[str]:
     if len(values) < FEW:
         return [f"only {len(values)} {what}: an interval from so few leans on their being normal"]
     p = float(stats.shapiro(values).pvalue)
-    found = "do not look normal" if p < 0.05 else "show nothing against normality"
-    return [
-        f"{what} {found} (Shapiro-Wilk p = {p:.2g}, a weak test at n = {len(values)}; the test is not chosen by it)"
-    ]
+    found = "not normal by their looks" if p < 0.05 else "nothing against normal"
+    return [f"{what}: Shapiro-Wilk p = {p:.2g}, {found} (n = {len(values)}; the test is not chosen by it)"]

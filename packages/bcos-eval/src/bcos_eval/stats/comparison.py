@@ -29,7 +29,7 @@ def compare_arms(
 ) -> Comparison:
     """Compare arms by the tests that their design calls for, adjusted over the planned contrasts (Holm).
 
-    Which test answers is the design's matter (:func:`~bcos_eval.stats.contrast.run_tests`), not the data's.
+    Which test answers is the design's matter (:func:`~bcos_eval.stats.contrast.estimate_difference`), not the data's.
 
     Args:
         table: Scores of a whole study, or the :meth:`~bcos_eval.scores.ScoreTable.shared` ones of an unfinished one.

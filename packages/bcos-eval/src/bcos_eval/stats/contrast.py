@@ -24,6 +24,25 @@ _OF_SEEDS = (
 )
 
 
+def estimate_difference(
+    arm: Float[np.ndarray, " n"], control: Float[np.ndarray, " m"], *, paired: bool = True, ratio: float | None = None
+) -> Estimate:
+    """Mean difference by the default test: corrected resampled t of folds, paired t of shared seeds, else Welch's t.
+
+    Args:
+        arm: Scores.
+        control: Scores; of the same units in the same order, if paired.
+        paired: Whether both arms ran on the same folds or seeds.
+        ratio: n_test / n_train of folds, which are always paired; None for seeds.
+    """
+    if ratio is not None:
+        return corrected_t(arm, control, ratio)
+    if not paired:
+        return welch_t(arm, control)
+    default = paired_t(arm, control)
+    return replace(default, says=f"{default.says} {_OF_SEEDS}")
+
+
 def run_tests(
     arm: Float[np.ndarray, " n"],
     control: Float[np.ndarray, " m"],
@@ -31,40 +50,29 @@ def run_tests(
     *,
     paired: bool = True,
     ratio: float | None = None,
-) -> tuple[Estimate, list[TestResult]]:
-    """The default test's estimate, and all tests that a design allows, the default first.
+) -> list[TestResult]:
+    """All tests that a design allows, first the default; arguments as of :func:`estimate_difference`.
 
-    Folds: corrected resampled t; beside it the naive paired t, sign flips, and of a 5x2 design its own two tests.
-    Seeds that both arms ran with: paired t; beside it sign flips, Welch's and Student's t. Other runs: Welch's t, and
-    Student's beside it.
-
-    Args:
-        arm: Scores.
-        control: Scores; of the same units in the same order, if paired.
-        design: Of the study.
-        paired: Whether both arms ran on the same folds or seeds.
-        ratio: n_test / n_train; read if the design has folds, which are always paired.
+    Beside the default stand, for folds, the naive paired t, sign flips, and of a 5x2 design its own two tests; for
+    seeds that both arms ran with, sign flips, Welch's and Student's t; for other seeds, Student's t.
 
     Example:
         >>> scores = np.array([0.93, 0.95, 0.94, 0.96, 0.95]), np.array([0.92, 0.93, 0.93, 0.95, 0.95])
-        >>> estimate, tests = run_tests(*scores, Design(folds=5), ratio=1 / 4)
-        >>> [test.name for test in tests]
+        >>> [test.name for test in run_tests(*scores, Design(folds=5), ratio=1 / 4)]
         ['corrected resampled t', 'paired t', 'sign-flip permutation']
     """
+    default = estimate_difference(arm, control, paired=paired, ratio=ratio).test()
     if not paired:
-        default = welch_t(arm, control)
-        return default, [default.test(), student_t(arm, control).test()]
-    naive, flips = paired_t(arm, control), sign_flip(arm - control)
-    if not design.is_crossval:
-        default = replace(naive, says=f"{naive.says} {_OF_SEEDS}")
-        return default, [default.test(), flips, welch_t(arm, control).test(), student_t(arm, control).test()]
-    assert ratio is not None
-    default = corrected_t(arm, control, ratio)
-    tests = [default.test(), *(replace(t, says=f"{t.says} {_OF_FOLDS}") for t in (naive.test(), flips))]
+        return [default, student_t(arm, control).test()]
+    flips = sign_flip(arm - control)
+    if ratio is None:
+        return [default, flips, welch_t(arm, control).test(), student_t(arm, control).test()]
+    naive = paired_t(arm, control).test()
+    tests = [default, *(replace(test, says=f"{test.says} {_OF_FOLDS}") for test in (naive, flips))]
     if (design.folds, design.repeats, len(arm)) == (2, 5, 10):
         grid = (arm - control).reshape(5, 2)
         tests += [five_by_two_t(grid), five_by_two_f(grid)]
-    return default, tests
+    return tests
 
 
 def contrast_of(
@@ -92,7 +100,7 @@ def contrast_of(
     paired = values.index.equals(others.index)
     x, y = values.to_numpy(), others.to_numpy()
     ratio = table.test_train_ratio(arm, control) if table.design.is_crossval else None
-    estimate, tests = run_tests(x, y, table.design, paired=paired, ratio=ratio)
+    estimate = estimate_difference(x, y, paired=paired, ratio=ratio)
     low, high = estimate.interval(1 - alpha)
     varies = estimate.se > 0
     sd = float(np.std(x - y, ddof=1)) if paired else math.sqrt((np.var(x, ddof=1) + np.var(y, ddof=1)) / 2)
@@ -103,8 +111,8 @@ def contrast_of(
         if rope and ratio and needed is None:
             floor = write_difference(metric, math.sqrt(ratio) * sd).lstrip("+")
             notes.append(
-                "no number of repeats finds a difference of the size of the ROPE: folds of one data set share samples, "
-                f"and the standard error stays above {floor}; that takes more data"
+                "not even 10 000 folds would find a difference of the size of the ROPE: folds of one data set share "
+                f"samples, and the standard error stays above {floor}; that takes more data"
             )
         of = [(x - y, "differences")] if paired else [(x, f"scores of {arm}"), (y, f"scores of {control}")]
         notes = [note for sample, what in of for note in assumption_notes(sample, what)] + notes
@@ -127,7 +135,7 @@ def contrast_of(
         confidence=1 - alpha,
         estimand=_estimand(table, metric, arm, control, paired=paired),
         default=estimate.name,
-        tests=(*tests, *more),
+        tests=(*run_tests(x, y, table.design, paired=paired, ratio=ratio), *more),
         p=estimate.p,
         p_holm=estimate.p,
         hedges_g=hedges_g(x, y) if varied_scores else 0.0 if estimate.mean == 0 else math.nan,
@@ -141,7 +149,7 @@ def contrast_of(
 def _estimand(table: ScoreTable, metric: str, arm: str, control: str, *, paired: bool) -> str:
     rows = table.frame[table.frame["arm"].isin([arm, control])]
     train, test = (f"{rows[column].mean():.0f}" for column in ("num_train", "num_test"))
-    what = f"Mean difference in {metric}, {arm} minus {control}"
+    what = f"Mean difference in {metric}, arm minus control"
     if not table.design.is_crossval:
         runs = "seeds that both arms ran with" if paired else "seeds, other ones for each arm"
         return (
@@ -151,7 +159,7 @@ def _estimand(table: ScoreTable, metric: str, arm: str, control: str, *, paired:
     seeds = len(table.design.seeds)
     runs = f"the mean of {seeds} seeds" if seeds > 1 else "one seed"
     return (
-        f"{what}, over divisions of this data into {train} training and {test} test samples ({table.design.name}, {runs} "
-        "for each fold); the interval covers which samples train and which test, and training's own chance, for data sets "
-        "of this size from the same source, not for other sources, sizes or options."
+        f"{what}, over divisions of this data into {train} training and {test} test samples ({table.design.name}, "
+        f"{runs} for each fold); the interval covers which samples train and which test, and training's own chance, "
+        "for data sets of this size from the same source, not for other sources, sizes or options."
     )

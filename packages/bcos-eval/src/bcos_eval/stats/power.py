@@ -3,8 +3,7 @@
 import bisect
 import math
 
-from scipy import optimize
-from statsmodels.stats.power import ttest_power
+from scipy import optimize, special, stats
 
 MOST_RUNS = 10_000
 
@@ -23,7 +22,8 @@ def power_of(difference: float, se: float, df: float, *, alpha: float = 0.05) ->
         >>> round(power_of(0.8, math.sqrt(2 / 26), 50), 2)  # 26 runs of each arm, 0.8 standard deviations apart
         0.81
     """
-    return float(ttest_power(difference / se, 1, alpha, df=df))
+    critical = float(stats.t.isf(alpha / 2, df))
+    return 1 - _noncentral_t(critical, df, difference / se) + _noncentral_t(-critical, df, difference / se)
 
 
 def smallest_detectable(se: float, df: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -73,3 +73,9 @@ def runs_needed(
     if power_with(MOST_RUNS) < power:
         return None
     return 2 + bisect.bisect_left(range(2, MOST_RUNS), power, key=power_with)
+
+
+def _noncentral_t(x: float, df: float, shift: float) -> float:
+    """Distribution function; SciPy's, which statsmodels' power calls, is NaN here and there below 1e-14."""
+    p = float(special.nctdtr(df, shift, x))
+    return 0.0 if math.isnan(p) else p

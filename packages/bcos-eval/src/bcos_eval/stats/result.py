@@ -50,7 +50,8 @@ class Power:
     detectable: float
     """Smallest mean difference found with ``power`` at level ``alpha``, in the metric's unit, given the observed sd."""
     needed: int | None
-    """Runs of each arm (or folds) that would find a difference of the size of the ROPE; None if more than 10 000."""
+    """Runs of each arm (or folds) that would find a difference of the size of the ROPE; None if more than 10 000, or if
+    the ROPE is 0."""
     alpha: float = 0.05
     power: float = 0.8
 

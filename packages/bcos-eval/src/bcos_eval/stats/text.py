@@ -1,5 +1,6 @@
 """A comparison for the terminal."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from .metric import write_difference, write_value
@@ -33,7 +34,7 @@ def to_lines(comparison: Comparison) -> str:
         *_align(rows),
         "",
         *_unique(contrast.estimand for contrast in comparison.contrasts),
-        *_unique(filter(None, (_power(contrast, comparison) for contrast in comparison.contrasts))),
+        *_power(comparison),
     ]
     if comparison.omnibus:
         ranks = ", ".join(f"{arm} {rank:.2f}" for arm, rank in comparison.omnibus.ranks)
@@ -47,24 +48,26 @@ def _row(c: Contrast) -> tuple[str, ...]:
     interval = f"[{', '.join(write_difference(c.metric, x).removesuffix(' pp') for x in (c.low, c.high))}]"
     shares = " / ".join(f"{x:.2f}" for x in (c.bayes.worse, c.bayes.equivalent, c.bayes.better)) if c.bayes else "-"
     difference = write_difference(c.metric, c.mean)
-    return f"{c.arm} - {c.control}", difference, interval, _p(c.p), _p(c.p_holm), f"{c.hedges_g:+.2f}", shares
+    g = f"{c.hedges_g:+.2f}" if math.isfinite(c.hedges_g) else "-"
+    return f"{c.arm} - {c.control}", difference, interval, _p(c.p), _p(c.p_holm), g, shares
 
 
-def _power(c: Contrast, comparison: Comparison) -> str:
-    if c.power is None:
-        return ""
-    size = write_difference(c.metric, c.power.detectable).lstrip("+")
-    line = f"power ({c.arm} - {c.control}): a true difference of {size} would be found with {c.power.power:.0%}"
+def _power(comparison: Comparison) -> list[str]:
+    powers = [(f"{c.arm} - {c.control}", c.power) for c in comparison.contrasts if c.power]
+    if not powers:
+        return []
+    sizes = (f"{write_difference(comparison.metric, power.detectable).lstrip('+')} ({name})" for name, power in powers)
+    line = f"true differences that {powers[0][1].power:.0%} of such studies find: {', '.join(sizes)}"
     if not comparison.rope:
-        return line
+        return [line]
     unit = "folds" if "fold" in comparison.design else "seeds of each arm"
-    rope = write_difference(c.metric, comparison.rope).lstrip("+")
-    needed = f"{c.power.needed} {unit}" if c.power.needed else f"no number of {unit} up to 10 000"
-    return f"{line}; one of {rope} takes {needed}"
+    needed = (f"{power.needed or 'more than 10 000'} {unit} ({name})" for name, power in powers)
+    rope = write_difference(comparison.metric, comparison.rope).lstrip("+")
+    return [f"{line}; one of {rope} takes {', '.join(needed)}"]
 
 
 def _p(p: float) -> str:
-    return "-" if p != p else "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+    return "-" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
 
 
 def _unique(lines: Iterable[str]) -> list[str]:
