@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..stats.result import ArmSummary, Contrast
+
 # hues that colour-blind eyes tell apart, each lighter or darker than its neighbours; markers are the second channel
 COLOURS = ("#0b2f6b", "#e07b39", "#2f7d74", "#e8bd4a", "#7a3b69", "#7fb2e5")
 MARKERS = "osD^vP*X<>"
@@ -70,11 +72,12 @@ def spread(n: int, width: float) -> np.ndarray:
     return width * ((np.arange(n) * 0.6180339887498949 + 0.5) % 1 - 0.5)
 
 
-def draw_interval(axes: Axes, mean: float, low: float, high: float, y: float, colour: str, marker: str) -> None:
-    """A mean with its interval in a row."""
-    axes.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=4, gid="interval")
-    size = 9 if marker == "*" else 6.5
-    axes.plot([mean], [y], marker, color=colour, markersize=size, markeredgecolor="white", zorder=5, gid="mean")
+def draw_interval(axes: Axes, found: ArmSummary | Contrast, scale: float, y: float, marker: str = "D") -> None:
+    """A mean with its interval in a row, in the axis's unit."""
+    ends = [scale * found.low, scale * found.high]
+    axes.plot(ends, [y, y], color=INK, linewidth=2.2, solid_capstyle="butt", zorder=4, gid="interval")
+    look = {"color": INK, "markersize": 6.5, "markeredgecolor": "white"}
+    axes.plot([scale * found.mean], [y], marker, zorder=5, gid="mean", **look)
 
 
 def save(figure: Figure, path: pathlib.Path) -> Figure:

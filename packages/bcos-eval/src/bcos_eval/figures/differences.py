@@ -28,7 +28,7 @@ def draw_differences(comparison: Comparison, path: pathlib.Path) -> Figure:
     for i, c in enumerate(comparison.contrasts):
         d = unit.scale * np.asarray(c.differences)
         axes.scatter(d, i + 0.14 + spread(len(d), 0.26), s=15, color=COLOURS[0], alpha=0.7, linewidth=0, gid="pairs")
-        draw_interval(axes, *(unit.scale * x for x in (c.mean, c.low, c.high)), i - 0.2, INK, "D")
+        draw_interval(axes, c, unit.scale, i - 0.2)
         count = f"n = {len(d)}" if len(d) else "not paired"
         _write_beside(axes, i, f"{state_p(c.p_holm, 'p (Holm)')}\n{count}")
     axes.set_xlabel(unit.difference_axis, fontsize=10)
@@ -56,7 +56,7 @@ def draw_intervals(comparisons: Sequence[Comparison], path: pathlib.Path) -> Fig
         _draw_ground(axes, comparison)
         for c in comparison.contrasts:
             row = rows.index(title_of(c))
-            draw_interval(axes, *(unit.scale * x for x in (c.mean, c.low, c.high)), row, INK, "o")
+            draw_interval(axes, c, unit.scale, row, "o")
             if not c.p_holm < comparison.alpha:
                 axes.lines[-1].set(markerfacecolor="white", markeredgecolor=INK)
             if len(panels) == 1:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..stats.result import Comparison
-from .canvas import FAINT, INK, draw_interval, make_rows, mark_style, save, spread
+from .canvas import FAINT, draw_interval, make_rows, mark_style, save, spread
 from .unit import Metric
 
 FEWEST_FOR_VIOLIN = 10
@@ -38,6 +38,6 @@ def draw_scores(comparison: Comparison, path: pathlib.Path) -> Figure:
             for body in violin["bodies"]:  # type: ignore[attr-defined]
                 body.set(facecolor=colour, alpha=0.18, edgecolor=colour, linewidth=1, zorder=1, gid="violin")
         axes.scatter(v, y, s=15, color=colour, marker=marker, alpha=0.75, linewidth=0, zorder=3, gid="scores")
-        draw_interval(axes, *(unit.scale * x for x in (arm.mean, arm.low, arm.high)), i - 0.3, INK, "D")
+        draw_interval(axes, arm, unit.scale, i - 0.3)
     axes.set_xlabel(unit.axis, fontsize=10)
     return save(figure, path)

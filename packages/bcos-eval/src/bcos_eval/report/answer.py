@@ -1,6 +1,7 @@
 """The answer in sentences: what was found, what was not shown, and what could have been seen."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from ..figures.differences import title_of
 from ..figures.unit import Metric, state_p, write_number
@@ -20,31 +21,43 @@ def answer(comparison: Comparison) -> list[str]:
     if len(comparison.contrasts) == 1:
         (contrast,) = comparison.contrasts
         return [_state(contrast, comparison) + ".", *_weigh(contrast, comparison)]
-    head = f"Of {len(comparison.contrasts)} contrasts in {Metric(comparison.metric).label}, {len(shown) or 'none'} "
-    head += "shows" if len(shown) == 1 else "show"
+    head = f"{len(shown) or 'None'} of the {len(comparison.contrasts)} contrasts in {Metric(comparison.metric).label} "
+    head += "show" if len(shown) > 1 else "shows"
     lines = [f"{head} a difference (p adjusted by Holm over all of them)."]
     lines += [
         f"{_state(c, comparison)}." for c in sorted(shown, key=lambda c: c.mean * _sign(comparison), reverse=True)
     ]
     if rest:
-        lines.append(_not_shown(rest, comparison))
+        lines.append(
+            _not_shown(rest, comparison, f"For the other{f' {len(rest)}' * (len(rest) > 1)} no" if shown else "No")
+        )
     return lines
 
 
-def power_sentence(contrast: Contrast, comparison: Comparison) -> str:
+def power_sentence(comparison: Comparison) -> str:
     """What the study could see, and what a difference of the size of the ROPE would take; empty if unknown."""
-    if contrast.power is None:
+    powers = [contrast.power for contrast in comparison.contrasts if contrast.power]
+    if not powers:
         return ""
-    power, unit = contrast.power, Metric(contrast.metric)
+    unit = Metric(comparison.metric)
     line = (
-        f"{title_of(contrast)}: a true difference of {unit.size(power.detectable)} is found by {power.power:.0%} of such "
-        f"studies (level {power.alpha:g})"
+        f"{unit.label.capitalize()}: {powers[0].power:.0%} of such studies find a true difference of "
+        f"{_range([p.detectable for p in powers], unit.size)} (level {powers[0].alpha:g})"
     )
     if not comparison.rope:
         return f"{line}."
     runs = "folds" if "fold" in comparison.design else "seeds of each arm"
-    takes = f"{power.needed} {runs}" if power.needed else f"more than 10 000 {runs}, or no number of them suffices"
-    return f"{line}; one of {unit.size(comparison.rope)} takes {takes}."
+    needed = _range([p.needed or math.inf for p in powers], lambda n: "more than 10 000" if n == math.inf else str(n))
+    return f"{line}; to find one of {unit.size(comparison.rope)} takes {needed} {runs}."
+
+
+def estimand_sentences(comparisons: Sequence[Comparison]) -> list[str]:
+    """What the differences are of, each wording once; many contrasts of one kind share theirs."""
+    contrasts = [c for comparison in comparisons for c in comparison.contrasts]
+    if len(contrasts) == 1:
+        return [contrasts[0].estimand]
+    named = ((f"in {c.metric}, {c.arm} minus {c.control}", c.estimand) for c in contrasts)
+    return list(dict.fromkeys(said.replace(name, "in each metric, arm minus control") for name, said in named))
 
 
 def _state(c: Contrast, comparison: Comparison) -> str:
@@ -79,17 +92,22 @@ def _weigh(c: Contrast, comparison: Comparison) -> list[str]:
     return [f"The interval reaches across the bound of {size}; the posterior share of no difference is {share}."]
 
 
-def _not_shown(rest: Sequence[Contrast], comparison: Comparison) -> str:
+def _not_shown(rest: Sequence[Contrast], comparison: Comparison, no: str) -> str:
     unit, rope = Metric(comparison.metric), comparison.rope
     names = ", ".join(f"{title_of(c)} {unit.difference(c.mean)}" for c in rest)
-    line = f"For {len(rest)} no difference was shown ({names})"
-    if detectable := sorted(c.power.detectable for c in rest if c.power):
-        ends = list(dict.fromkeys(map(unit.size, (detectable[0], detectable[-1]))))
-        line += f"; the study could have seen {' to '.join(ends)}"
+    line = f"{no} difference was shown ({names})"
+    if detectable := [c.power.detectable for c in rest if c.power]:
+        line += f"; the study could have seen {_range(detectable, unit.size)}"
     within = [title_of(c) for c in rest if rope and c.bayes and -rope <= c.low and c.high <= rope]
     if within:
         line += f". Equivalent for practice, with the whole interval within {unit.size(rope)}: {', '.join(within)}"
     return f"{line}."
+
+
+def _range(values: Sequence[float], write: Callable[[float], str]) -> str:
+    """The smallest and the largest, their unit once; one if they read the same."""
+    low, high = write(min(values)), write(max(values))
+    return high if low == high else f"{low.removesuffix(' pp')} to {high}"
 
 
 def _sign(comparison: Comparison) -> int:

@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from ..figures.differences import title_of
 from ..figures.unit import Metric, write_time
-from ..stats.result import Comparison
-from .answer import answer, power_sentence
+from ..stats.result import Comparison, TestResult
+from .answer import answer, estimand_sentences, power_sentence
 from .latex import write_latex
 from .markdown import escape_markdown
 from .study import Picture, StudyReport
@@ -60,7 +60,7 @@ def write_report(study: StudyReport, folder: pathlib.Path) -> pathlib.Path:
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     html = Environment(loader=loader, autoescape=True, **options)
     html.globals["embedded"] = _embed
-    css = Markup(loader.get_source(html, "page.css")[0])  # noqa: S704: ours
+    css = Markup(loader.get_source(html, "page.css")[0])
     page = folder / "report.html"
     page.write_text(html.get_template("page.html").render(css=css, **contents).lstrip(), encoding="utf-8")
     markdown = Environment(loader=loader, autoescape=False, keep_trailing_newline=True, **options)
@@ -81,16 +81,23 @@ def _contents(study: StudyReport) -> dict[str, Any]:
     """What both templates show."""
     differing, shared = option_tables(study)
     finished = len(study.table.frame)
-    facts = f"{study.made.isoformat()} · {study.data.name} · {study.table.design.name} · {len(study.arms)} arms · "
-    facts += f"{finished} of {study.planned} units"
+    arms = f"{len(study.arms)} arm{'s' * (len(study.arms) > 1)}"
+    facts = [
+        study.made.isoformat(),
+        study.data.name,
+        study.table.design.name,
+        arms,
+        f"{finished} of {study.planned} units",
+    ]
     return {
         "study": study,
-        "facts": facts,
+        "facts": " · ".join(facts),
         "answers": [answer(comparison) for comparison in study.comparisons],
         "warnings": _warnings(study),
         "missing": missing_table(study),
         "metrics": [_metric(comparison) for comparison in study.comparisons],
-        "estimands": _unique(c.estimand for comparison in study.comparisons for c in comparison.contrasts),
+        "estimands": estimand_sentences(study.comparisons),
+        "says": _unique(f"{test.name}: {test.says}" for comparison in study.comparisons for test in _tests(comparison)),
         "localisation": None if study.localisation is None else frame_table(study.localisation, "Localisation"),
         "differing": differing,
         "shared": shared,
@@ -109,14 +116,19 @@ def _metric(comparison: Comparison) -> dict[str, Any]:
         "tests": tests_table(comparison),
         "defaults": ", ".join(_unique(c.default for c in comparison.contrasts)),
         "notes": [f"{title_of(c)}: {note}" for c in comparison.contrasts for note in c.notes],
-        "power": [line for c in comparison.contrasts if (line := power_sentence(c, comparison))],
+        "power": power_sentence(comparison),
     }
+
+
+def _tests(comparison: Comparison) -> list[TestResult]:
+    tests = [test for contrast in comparison.contrasts for test in contrast.tests]
+    return [*tests, comparison.omnibus.test] if comparison.omnibus else tests
 
 
 def _warnings(study: StudyReport) -> list[str]:
     lines = _unique(note for comparison in study.comparisons for note in comparison.notes)
     if lack := study.planned - len(study.table.frame):
-        lines.insert(0, f"{lack} of {study.planned} units have no scores; all numbers here rest on the others.")
+        lines.insert(0, f"{lack} of {study.planned} units have no scores.")
     return lines
 
 

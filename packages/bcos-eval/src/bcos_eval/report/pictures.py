@@ -1,7 +1,10 @@
 """The standard pictures of a study's comparisons."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from ..figures import draw_differences, draw_intervals, draw_posterior, draw_ranks, draw_scores
 from ..figures.unit import Metric
@@ -25,10 +28,10 @@ def draw_pictures(comparisons: Sequence[Comparison], folder: pathlib.Path) -> tu
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
 
-    def add(draw: object, what: Comparison | Sequence[Comparison], name: str, caption: str) -> None:
+    def add(draw: Callable[[Any, pathlib.Path], Figure], what: object, name: str, caption: str) -> None:
         path = folder / f"{name}.svg"
-        draw(what, path)  # type: ignore[operator]
-        pictures.append(Picture(path, caption))
+        draw(what, path)
+        pictures.append(Picture(path, caption[0].upper() + caption[1:]))
 
     for i, comparison in enumerate(comparisons):
         metric, label = comparison.metric, Metric(comparison.metric).label
