@@ -74,5 +74,6 @@ def similarity(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float[Te
 
     if min(a.shape[1:]) < 7:
         raise ValueError(f"maps: expected at least 7x7 pixels, got {a.shape[1]}x{a.shape[2]}")
-    scaled = [(x / x.abs().amax((1, 2), keepdim=True).clamp(min=1e-30)).detach().double().cpu().numpy() for x in (a, b)]
+    maps = [x.detach().double().cpu() for x in (a, b)]
+    scaled = [(x / x.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)).numpy() for x in maps]
     return torch.tensor([structural_similarity(x, y, data_range=2.0) for x, y in zip(*scaled, strict=True)])
