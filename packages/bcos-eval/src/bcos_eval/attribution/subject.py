@@ -52,9 +52,10 @@ class Subject:
         parts = []
         (encoded,) = inputs
         for x, index in zip(encoded.split(self.rows), target_ind.expand(len(encoded)).split(self.rows), strict=True):
-            part = x.detach().requires_grad_()
-            logit = forward_fn(part).gather(1, index[:, None])
-            parts.append(torch.autograd.grad(logit.sum(), part)[0])
+            with torch.enable_grad():  # the noise tunnel calls it without
+                part = x.detach().requires_grad_()
+                logit = forward_fn(part).gather(1, index[:, None])
+                parts.append(torch.autograd.grad(logit.sum(), part)[0])
         return (torch.cat(parts),)
 
 
