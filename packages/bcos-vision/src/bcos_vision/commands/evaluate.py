@@ -66,7 +66,7 @@ def evaluate(argv: Sequence[str]) -> None:
             f"{name} has changed since the run: what was held out then may not be now; to score all of a folder "
             "that the model was not trained on, give it with --data"
         )
-    index = _match_classes(choice, data, name)
+    index = match_classes(choice, data, name)
     part = next(part for part in (data.test, data.val, data.train) if len(part))
     scores = score(
         trained.model,
@@ -98,7 +98,7 @@ def evaluate(argv: Sequence[str]) -> None:
     print(f"saved {short(out / 'per_class.csv')}, confusion.png and metrics.json")
 
 
-def _match_classes(choice: ModelChoice, data: "ImageData", name: str) -> list[int]:
+def match_classes(choice: ModelChoice, data: "ImageData", name: str) -> list[int]:
     """The model's number of each class of the data, matched by name.
 
     Raises:

@@ -1,0 +1,63 @@
+"""What an image is compared with: the image that shows nothing.
+
+No image is neutral, so the choice is the user's. The default, "grey", is 0.5 in every channel: encoded as [x, 1-x] it
+speaks for no colour; standardised, it is near the zeros that the literature takes (the data's mean colour); and black
+and white parts of an image both differ from it, where "black" would give black parts nothing, whatever the network
+makes of them. "zero" is what the B-cos papers' code takes, zeros of the *encoded* input: under [x, 1-x] no image has
+it, and as a network without biases is homogeneous, integrated gradients are then input times gradient.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from bcos_core.run.error import InputError, unknown_name
+from jaxtyping import Float
+from torch import Tensor
+
+from .subject import Subject
+
+BaselineImage = Literal["grey", "black", "blur"]
+Baseline = Literal["grey", "black", "blur", "zero"]
+
+
+def baseline_images(name: BaselineImage, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The images that images are compared with.
+
+    Args:
+        name: "grey": 0.5; "black": 0; "blur": the image itself, blurred by a Gaussian of a tenth of its shorter side.
+        images: In [0, 1], shape (N, C, H, W).
+
+    Raises:
+        InputError: If the name is unknown, or "zero", which is no image.
+
+    Example:
+        >>> baseline_images("grey", torch.rand(1, 3, 2, 2)).unique()
+        tensor([0.5000])
+    """
+    if name == "grey":
+        return torch.full_like(images, 0.5)
+    if name == "black":
+        return torch.zeros_like(images)
+    if name == "blur":
+        from torchvision.transforms.functional import gaussian_blur
+
+        sigma = min(images.shape[2:]) / 10
+        return gaussian_blur(images, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma, sigma])
+    if name == "zero":
+        raise InputError(
+            'baseline: "zero" is of the encoded input, and this method changes images before they are encoded; '
+            f"expected one of {', '.join(get_args(BaselineImage))}"
+        )
+    raise unknown_name("baseline", name, get_args(Baseline))
+
+
+def encoded_baseline(name: Baseline, subject: Subject, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e h w"]:
+    """The encoded inputs that encoded images are compared with; see :func:`baseline_images`.
+
+    Raises:
+        InputError: If the name is unknown.
+    """
+    if name == "zero":
+        return torch.zeros_like(subject.encode(images)).detach()
+    return subject.encode(baseline_images(name, images)).detach()

@@ -1,0 +1,300 @@
+"""``bcos-eval localise``: score where explanations point, every method on every model, on grids that all share."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from bcos_core.run.command import CommandParser
+from bcos_core.run.error import InputError
+from bcos_vision.commands.model_option import ModelChoice, choose_model
+from bcos_vision.commands.result_folder import short, writable_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from bcos_vision.data import ImageData
+
+    from bcos_eval.localisation import Contest, Game
+
+GAMES = ("grid", "energy", "difull")
+OWN = "bcos"
+"""The method that is a B-cos network's own explanation."""
+
+DESCRIPTION = """Score where explanations point: every method on every model, on the same images.
+grid: images of different classes make one picture; the share of what a map says for a class that lies in its cell.
+energy: the share of what a map says for the class that lies in the object's box (data with boxes).
+difull: as grid, with cells that cannot see one another: the truth is known, and a test of methods, not of models.
+Only images that every model classifies correctly and confidently are used, so that scores pair. Writes scores.csv (a
+row for each map), summary.csv and localisation.png; with --faithfulness, faithfulness.csv."""
+
+
+def localise(argv: Sequence[str]) -> None:
+    parser = CommandParser(prog="bcos-eval localise", description=DESCRIPTION)
+    parser.add_argument("--run", metavar="NAME=RUN_ID", type=str, action="append", help="a run's model; repeatable")
+    parser.add_argument("--model_file", metavar="NAME=FILE", type=str, action="append", help="a model file; repeatable")
+    for name, kind, default, text in (
+        ("data", str, None, "digits, folder:PATH, tiny-imagenet:PATH, ... [what the models were trained on]"),
+        ("game", str, "grid", "grid, energy, difull, separated by commas"),
+        ("methods", str, "quick", "names separated by commas, all, or quick: of less than a hundred passes an image"),
+        ("grid", int, 3, "cells along a side"),
+        ("grids", int, None, "how many [as many as there can be, 250 at most]"),
+        ("confidence", float, 0.5, "least probability of the true class, by the loss of training: sigmoid or softmax"),
+        ("smooth", int, 1, "side of the box that averages a map first; odd"),
+        ("cell_size", int, None, "scale images to this side in the grids"),
+        ("count", int, 100, "images of game energy and of --faithfulness, at most"),
+        ("batch_size", int, 32, "maps at a time"),
+        ("seed", int, 0, "of what is drawn: grids, images, noise"),
+        ("out", str, "localisation", "folder to write"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+    for name, text in (
+        ("official", "draw each model's own grids as the public B-cos v2 code, quirks and all; models do not pair"),
+        ("faithfulness", "also deletion, randomisation, stability, sparseness"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    options = parser.parse_args(list(argv))
+    for name, least in (("grid", 2), ("grids", 1), ("count", 1), ("batch_size", 1), ("cell_size", 1), ("smooth", 1)):
+        if (value := getattr(options, name)) is not None and value < least:
+            parser.error(f"--{name}: expected at least {least}, got {value}")
+    if options.smooth % 2 == 0:
+        parser.error(f"--smooth: expected an odd number, got {options.smooth}")
+    if not 0 <= options.confidence < 1:
+        parser.error(f"--confidence: expected a probability from 0 to below 1, got {options.confidence}")
+    games: list[Any] = list(dict.fromkeys(options.game.split(",")))
+    if unknown := [game for game in games if game not in GAMES]:
+        parser.error(f'--game: expected {", ".join(GAMES)}, separated by commas, got "{unknown[0]}"')
+    models = _named(options.run, "run") | _named(options.model_file, "model_file")
+    if not models:
+        raise InputError("give at least one of --run NAME=RUN_ID and --model_file NAME=FILE")
+    if len(models) < len(options.run or ()) + len(options.model_file or ()):
+        raise InputError("--run, --model_file: give every model a name of its own, NAME=...")
+    methods = _methods(options.methods)
+    out = writable_folder(pathlib.Path(options.out))
+    contest = _gather(models, options)
+    if "energy" in games and not contest.boxes:
+        raise InputError("--game energy: the data has no boxes (tiny-imagenet has)")
+    if {"grid", "difull"} & set(games):
+        contest.draw()
+    _run(contest, games, methods, out, faithfulness=options.faithfulness)
+
+
+def _named(given: list[str] | None, kind: str) -> dict[str, ModelChoice]:
+    found = {}
+    for text in given or ():
+        name, equals, place = text.partition("=")
+        if not (name and equals and place):
+            raise InputError(f'--{kind}: expected NAME={"RUN_ID" if kind == "run" else "FILE"}, got "{text}"')
+        one = {"run": None, "model_file": None, "model": None, "class_names": None, kind: place}
+        found[name] = choose_model(SimpleNamespace(**one), name_column=0)
+    return found
+
+
+def _methods(names: str) -> list[str]:
+    from bcos_eval.attribution import METHODS
+
+    if names in ("all", "quick"):
+        return [name for name, method in METHODS.items() if names == "all" or method.is_quick]
+    return [METHODS[name].name for name in dict.fromkeys(names.split(","))]
+
+
+def _gather(models: Mapping[str, ModelChoice], options: Any) -> "Contest":
+    """The models, and images that none of them was trained on."""
+    import torch
+    from bcos_vision.commands.evaluate import match_classes
+    from bcos_vision.evaluation import MatchedImages
+
+    from bcos_eval.localisation import Contest, Rules
+
+    first, *others = models
+    for other in others:
+        mine, its = models[first].trained, models[other].trained
+        if mine.classes != its.classes:
+            raise InputError(
+                f"{first} and {other} know different classes ({len(mine.classes)}: {mine.classes[0]}, ...; "
+                f"{len(its.classes)}: {its.classes[0]}, ...); compared models must answer the same question"
+            )
+        if mine.image_size != its.image_size:
+            raise InputError(f"{first} and {other} take images of different sizes: {mine.image_size}, {its.image_size}")
+    data = _load(models, options.data)
+    index = torch.tensor([match_classes(choice, data, data.name) for choice in models.values()])[0]
+    part = next(part for part in (data.test, data.val, data.train) if len(part))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for choice in models.values():
+        choice.trained.model.to(device).eval()
+    rules = Rules(
+        options.grid, options.grids, options.confidence, options.smooth, options.cell_size, options.official,
+        options.count, options.batch_size, options.seed,
+    )  # fmt: skip
+    trained = {name: choice.trained for name, choice in models.items()}
+    boxes = data.boxes if part is data.test else {}
+    contest = Contest(trained, MatchedImages(part, index), rules, boxes=boxes, source=data.fingerprint, device=device)
+    print(
+        f"{data.name}: {len(part)} images, {int(contest.usable.sum())} classified correctly with a probability of at "
+        f"least {rules.threshold:g} by {'the model' if len(models) == 1 else f'all {len(models)} models'}"
+    )
+    return contest
+
+
+def _load(models: Mapping[str, ModelChoice], name: str | None) -> "ImageData":
+    """The data asked for, else the models' own: of that, the images that were held out."""
+    from bcos_vision.config import SplitConfig
+    from bcos_vision.data import absolute, load_data
+
+    trained_on = {key: choice.config.data if choice.config else choice.trained.data for key, choice in models.items()}
+    if name is None:
+        if len(set(trained_on.values())) > 1 or not all(trained_on.values()):
+            raise InputError(
+                "--data: needed, as the models were trained on different data "
+                f"({', '.join(f'{key}: {data}' for key, data in trained_on.items())})"
+            )
+        name = next(iter(trained_on.values()))
+    own = {key: choice for key, choice in models.items() if trained_on[key] == absolute(name)}
+    any_model = next(iter(models.values())).trained
+    height, width = any_model.image_size
+    # a file does not say how its data was split: as by default
+    split = SplitConfig() if own else SplitConfig(test=1, val=0)
+    sizes: dict[str, Any] = {"image_size": height if height == width else None, "eval_resize": any_model.resize}
+    configs = {key: choice.config for key, choice in own.items() if choice.config is not None}
+    if configs:
+        splits = {key: config.split for key, config in configs.items()}
+        if len(set(splits.values())) > 1 or len(configs) < len(own):
+            raise InputError(
+                f"--data {name}: {', '.join(own)} may have been trained on one another's test images (their splits "
+                "differ, or a file does not know its own); compare runs of one split, or on other data"
+            )
+        config = next(iter(configs.values()))
+        split = config.split
+        sizes = {option: getattr(config, option) for option in ("image_size", "eval_size", "eval_resize")}
+    data = load_data(name, split, **sizes)
+    for key in configs:
+        if models[key].fingerprint != data.fingerprint:
+            raise InputError(f"{name} has changed since run {key}: what was held out then may not be now")
+    return data
+
+
+def _run(
+    contest: "Contest", games: "Sequence[Game]", methods: Sequence[str], out: pathlib.Path, *, faithfulness: bool
+) -> None:
+    import pandas as pd
+
+    from bcos_eval.figures.localisation import draw_localisation
+    from bcos_eval.localisation import summarise
+
+    scores: list[pd.DataFrame] = []
+    measured: list[pd.DataFrame] = []
+    left_out: dict[tuple[str, str], str] = {}
+    for model in contest.models:
+        for method in methods:
+            try:
+                scores += [contest.play(game, model, method) for game in games]
+                measured += [contest.faithfulness(model, method)] if faithfulness else []
+            except InputError as error:
+                if len(methods) == 1:
+                    raise
+                left_out[model, method] = str(error)
+    if not scores:
+        raise InputError(f"no method worked: {next(iter(left_out.values()))}")
+    table = pd.concat(scores, ignore_index=True)
+    first = ["game", "model", "method", "grid", "cell", "class", "score", "confidence", "seconds", "chance", "empty"]
+    table[first].to_csv(out / "scores.csv", index=False)
+    summary = summarise(table, seed=contest.rules.seed)
+    summary["grids_hash"] = [contest.grids[m].hash if m in contest.grids else "" for m in summary["model"]]
+    summary.to_csv(out / "summary.csv", index=False)
+    same = {model: _same(contest, model, summary) for model in contest.models}
+    own = [(name, OWN) for name, trained in contest.models.items() if trained.model.description["variant"] == "bcos"]
+    files = ["scores.csv", "summary.csv"]
+    for game in games:
+        of_game = table[table["game"] == game]
+        files.append("localisation.png" if game == games[0] else f"localisation-{game}.png")
+        title = _title(contest, game, summary)
+        draw_localisation(of_game, out / files[-1], title=title, own=own)
+        print(f"\n{title}")
+        _print_table(summary[summary["game"] == game], same if game != "difull" else {})
+        if game != "difull":
+            for model, _ in own:
+                print(_verdict(of_game, model, same[model], contest.rules.seed))
+    for (model, method), reason in left_out.items():
+        print(f"left out: {method} on {model}: {reason}")
+    if measured:
+        found = pd.concat(measured, ignore_index=True)
+        found.to_csv(out / "faithfulness.csv", index=False)
+        files.append("faithfulness.csv")
+        _print_faithfulness(found)
+    print(f"\nsaved in {short(out)}: {', '.join(files)}")
+
+
+def _title(contest: "Contest", game: str, summary: "pd.DataFrame") -> str:
+    rules, rows = contest.rules, summary[summary["game"] == game]
+    if game == "energy":
+        return f"energy pointing game, {rows['grids'].iloc[0]} images, smooth {rules.smooth}"
+    hashes = dict.fromkeys(contest.grids[model].hash[:12] for model in dict.fromkeys(rows["model"]))
+    name = "grid pointing game" if game == "grid" else "DiFull (cells cannot see one another)"
+    whose = ", each model's own (official)" if rules.official else ""
+    return (
+        f"{name}, {rows['grids'].iloc[0]} grids of {rules.side}x{rules.side}{whose}, smooth {rules.smooth}, "
+        f"grids {', '.join(hashes)}"
+    )
+
+
+def _same(contest: "Contest", model: str, summary: "pd.DataFrame") -> list[tuple[str, ...]]:
+    return contest.same(model, list(dict.fromkeys(summary[summary["model"] == model]["method"])))
+
+
+def _print_table(rows: "pd.DataFrame", same: Mapping[str, list[tuple[str, ...]]]) -> None:
+    """Methods down, models across: mean, interval, what they coincide with, seconds a map."""
+    models, methods = list(dict.fromkeys(rows["model"])), list(dict.fromkeys(rows["method"]))
+    width = max(len(method) for method in (*methods, "uniform"))
+    print(f"  {'':<{width}}" + "".join(f"  {model:<32}" for model in models))
+    for method in methods:
+        line = f"  {method:<{width}}"
+        for model in models:
+            found = rows[(rows["model"] == model) & (rows["method"] == method)]
+            text = ""
+            if len(found):
+                row = found.iloc[0]
+                groups = [i for i, group in enumerate(same.get(model, ())) if method in group]
+                mark = f" ={'abcdefgh'[groups[0] % 8]}" if groups else ""
+                text = (
+                    f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]{mark:<3} {row['seconds'] * 1000:>6.1f} ms"
+                )
+            line += f"  {text:<32}"
+        print(line.rstrip())
+    print(f"  {'uniform':<{width}}  {rows['chance'].mean():.3f}; oracle 1; mean [95% interval], milliseconds a map")
+    for row in rows[rows["empty"] > 0].itertuples():
+        print(f"  {row.method} on {row.model}: {row.empty} of {row.maps} maps have no positive part and score 0")
+    for model, groups in same.items():
+        for i, group in enumerate(groups):
+            print(f"  ={'abcdefgh'[i % 8]} on {model}: {', '.join(group)} gave the same maps (up to scale)")
+
+
+def _verdict(scores: "pd.DataFrame", model: str, same: list[tuple[str, ...]], seed: int) -> str:
+    """Whether a B-cos model's own contributions beat every post-hoc method on it."""
+    from bcos_eval.localisation import difference
+
+    means = scores[scores["model"] == model].groupby("method")["score"].mean()
+    mine = next((group for group in same if OWN in group), (OWN,))
+    others = means.drop(list(mine), errors="ignore")
+    if OWN not in means or others.empty:
+        return f"{model}: nothing to compare its own contributions with"
+    best = str(others.idxmax())
+    gap = difference(scores, (model, OWN), (model, best), seed=seed)
+    says = "beat every post-hoc method on it" if gap.low > 0 else "do not beat every post-hoc method on it"
+    return (
+        f"{model}: its own contributions {says}: {means[OWN]:.3f}, best other {best} {others.max():.3f}, "
+        f"difference {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] (paired, 95%)"
+    )
+
+
+def _print_faithfulness(found: "pd.DataFrame") -> None:
+    from bcos_eval.faithfulness import METRICS
+
+    for model, rows in found.groupby("model", sort=False):
+        table = rows.groupby(["method", "metric"], sort=False)["score"].mean().unstack("metric")
+        print(f"\nfaithfulness, {model}, {rows['image'].nunique()} images, means (compares methods, not models)")
+        width = max(map(len, table.index))
+        for name in table.columns:
+            metric = METRICS[str(name)]
+            print(f"  {name} ({'higher' if metric.higher_is_better else 'lower'} is better: {metric.says})")
+            ordered = table[name].sort_values(ascending=not metric.higher_is_better)
+            for method, value in ordered.items():
+                print(f"    {method:<{width}}  {value:+.3f}")

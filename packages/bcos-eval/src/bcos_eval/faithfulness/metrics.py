@@ -1,0 +1,114 @@
+"""The metrics of a method on a model, by name, each with its direction."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from bcos_vision.models import ImageClassifier
+from bcos_vision.probability import probabilities
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bcos_eval.attribution.attributor import Attributor
+
+from .correlation import faithfulness_correlation
+from .deletion import area, deletion_curve, impute
+from .randomisation import compare_randomised, compare_targets
+from .sparseness import gini_index
+from .stability import sensitivity
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means."""
+
+    higher_is_better: bool
+    says: str
+
+
+METRICS = {
+    "deletion_grey": Metric(False, "area under the class's probability, most relevant pixels made grey first"),
+    "deletion_blur": Metric(False, "the same, pixels blurred"),
+    "insertion_grey": Metric(True, "area under the class's probability, most relevant pixels put first onto grey"),
+    "insertion_blur": Metric(True, "the same, onto the blurred image"),
+    "faithfulness_correlation": Metric(True, "what a set of pixels is said to give, and what its loss costs the logit"),
+    "cascading_rank": Metric(False, "likeness to maps of randomised layers and all above (Spearman)"),
+    "cascading_ssim": Metric(False, "the same (structural similarity)"),
+    "independent_rank": Metric(False, "likeness to maps with one randomised layer (Spearman)"),
+    "independent_ssim": Metric(False, "the same (structural similarity)"),
+    "random_logit": Metric(False, "likeness to the map of another class (Spearman)"),
+    "max_sensitivity": Metric(False, "largest relative change of the map under small noise"),
+    "avg_sensitivity": Metric(False, "mean relative change of the map under small noise"),
+    "gini": Metric(True, "sparseness"),
+}
+"""Deletion, insertion and correlation depend on how a model takes images it never saw: they compare methods on one
+model, not models (arXiv 2407.11910)."""
+
+
+def measure(
+    make: Callable[[nn.Module], Attributor],
+    model: ImageClassifier,
+    images: Float[Tensor, "n c h w"],
+    target: Int[Tensor, "n"],
+    *,
+    softmax: bool = False,
+    most: int = 4,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """All metrics of a method on N images.
+
+    Args:
+        make: From a model to the method on it; randomised copies of the model get the method anew.
+        model: The trained model, in evaluation mode.
+        images: In [0, 1], at least 7x7 pixels, few enough for one batch.
+        target: Class to explain, for each.
+        softmax: The model was trained through a softmax.
+        most: Randomised copies, cascading and independent each.
+        seed: Of all draws.
+
+    Returns:
+        A row for each image and metric: image (its place in the batch), metric, score, seconds (of the metric, an
+        image). Scores are not numbers where a metric is not defined (of a map of zeros).
+    """
+    attributor = make(model)
+    maps = attributor.attribute(images, target).map
+
+    def logit(x: Tensor) -> Tensor:
+        return model(x).gather(1, target[:, None])[:, 0]
+
+    def probability(x: Tensor) -> Tensor:
+        return probabilities(model(x), softmax=softmax).gather(1, target[:, None])[:, 0]
+
+    def curve(kind: str, most_relevant_first: bool) -> Tensor:
+        replaced = impute(images, kind)  # type: ignore[arg-type]
+        found = deletion_curve(probability, images, maps, replaced, most_relevant_first=most_relevant_first, seed=seed)
+        return area(found)
+
+    def randomised(cascading: bool) -> tuple[Tensor, Tensor]:
+        options = {"cascading": cascading, "most": most, "seed": seed}
+        _, rank, alike = compare_randomised(make, model, images, target, **options)
+        return rank.mean(0), alike.mean(0)
+
+    parts: list[tuple[tuple[str, ...], Callable[[], tuple[Tensor, ...]]]] = [
+        *(((f"deletion_{kind}",), lambda kind=kind: (curve(kind, True),)) for kind in ("grey", "blur")),
+        *(((f"insertion_{kind}",), lambda kind=kind: (curve(kind, False),)) for kind in ("grey", "blur")),
+        (
+            ("faithfulness_correlation",),
+            lambda: (faithfulness_correlation(logit, images, maps, impute(images, "grey"), seed=seed),),
+        ),
+        (("cascading_rank", "cascading_ssim"), lambda: randomised(True)),
+        (("independent_rank", "independent_ssim"), lambda: randomised(False)),
+        (("random_logit",), lambda: (compare_targets(attributor, images, target, model.num_classes, seed=seed),)),
+        (("max_sensitivity", "avg_sensitivity"), lambda: sensitivity(attributor, images, target, seed=seed)),
+        (("gini",), lambda: (gini_index(maps),)),
+    ]
+    rows = []
+    for names, compute in parts:
+        began = time.perf_counter()
+        found = [values.detach().cpu().double().numpy() for values in compute()]
+        seconds = (time.perf_counter() - began) / len(images)
+        for name, values in zip(names, found, strict=True):
+            frame = {"image": range(len(images)), "metric": name, "score": values, "seconds": seconds}
+            rows.append(pd.DataFrame(frame))
+    return pd.concat(rows, ignore_index=True)
