@@ -52,8 +52,13 @@ def integrated_gradients(
 
 def deeplift(subject: Subject, images: Tensor, target: Tensor, *, baseline: Baseline = "grey") -> Found:
     x, reference = subject.encode(images), encoded_baseline(baseline, subject, images)
-    with _quiet("Setting forward, backward hooks and attributes on non-linear"):
-        found = DeepLift(_repaired("deeplift", subject, x)).attribute(x, reference, target).sum(1)
+    method = DeepLift(_repaired("deeplift", subject, x))
+    maps = []
+    for one in range(len(x)):  # captum's rule for max pooling mixes images, where an input equals the baseline
+        i = slice(one, one + 1)
+        with _quiet("Setting forward, backward hooks and attributes on non-linear"):
+            maps.append(method.attribute(x[i].detach().requires_grad_(), reference[i], target[i]).detach().sum(1))
+    found = torch.cat(maps)
     return found, relative_residual(subject.total(x, reference, target), found.double().sum((1, 2)))
 
 
