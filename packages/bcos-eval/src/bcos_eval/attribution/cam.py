@@ -8,8 +8,7 @@ from bcos_core.run.error import InputError, unknown_name
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from .gradients import Found
-from .subject import Subject
+from .subject import Found, Subject
 
 
 def gradcam(
