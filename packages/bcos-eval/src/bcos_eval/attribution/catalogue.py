@@ -164,7 +164,9 @@ class _Prepared:
                     rows //= 2
         maps, residuals = zip(*parts, strict=True)
         known = [r for r in residuals if r is not None]
-        return Attribution(torch.cat(maps).detach(), target, torch.cat(known).to(images.dtype) if known else None)
+        kind = images.dtype  # captum's occlusion answers float32 whatever comes
+        residual = torch.cat(known).to(kind) if known else None
+        return Attribution(torch.cat(maps).detach().to(kind), target, residual)
 
     def _compute(self, subject: Subject, images: Tensor, target: Tensor) -> Found:
         if not self.method.draws:
