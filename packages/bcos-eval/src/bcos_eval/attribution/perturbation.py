@@ -14,8 +14,7 @@ from captum.attr import KernelShap, Lime, Occlusion
 from torch import Tensor
 
 from .baseline import BaselineImage, baseline_images
-from .gradients import Found, _at_least
-from .subject import Subject, relative_residual
+from .subject import Found, Subject, at_least, relative_residual
 from .superpixel import superpixels as find_superpixels
 
 KERNEL_WIDTH = 0.25
@@ -89,12 +88,12 @@ def rise(
     """RISE (Petsiuk et al., BMVC 2018, arXiv 1806.07421): the mean logit over random masks that show a pixel.
 
     A mask is a grid of ``cells`` x ``cells`` switches, each on with probability ``share``, enlarged bilinearly and
-    shifted by up to a cell. Of eq. 6, sum f(I * M) M / (samples * share), the mean over masks is taken off f: the paper's f
-    is a probability, ours a logit, of which any constant could be added; so the map is positive where to show a
-    pixel raises the logit above the average mask's.
+    shifted by up to a cell. The paper's map is sum f(I * M) M / (samples * share), with f a probability; ours is a
+    logit, to which training might have added any constant, so the mean over the masks is taken off f first: the map
+    is positive where to show a pixel raises the logit above the average mask's.
     """
-    _at_least(2, "samples", samples)
-    _at_least(1, "cells", cells)
+    at_least(2, "samples", samples)
+    at_least(1, "cells", cells)
     if not 0 < share < 1:
         raise InputError(f"share: expected a probability in (0, 1), got {share}")
     hidden, forward = baseline_images(baseline, images), _logits(subject)
@@ -135,8 +134,8 @@ def _shares(
     samples: int,
     superpixels: int,
 ) -> Tensor:
-    """Coefficients of superpixels, each shared equally by its pixels: so that maps add up, as those of other methods."""
-    regions = find_superpixels(images[0], _at_least(2, "superpixels", superpixels))
+    """Coefficients of superpixels, each shared equally by its pixels, so that maps add up as other methods' do."""
+    regions = find_superpixels(images[0], at_least(2, "superpixels", superpixels))
     areas = regions.flatten().bincount()
     if samples <= len(areas):
         raise InputError(f"samples: expected more than the {len(areas)} superpixels that are weighed, got {samples}")

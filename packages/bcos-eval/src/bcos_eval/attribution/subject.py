@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from bcos_core.explanation import EncodingModel
+from bcos_core.run.error import InputError
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+Found = tuple[Tensor, Tensor | None]
+"""A map, (N, H, W), and the relative completeness residuals, (N,), of a method that promises a sum."""
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,14 @@ class Subject:
 def relative_residual(total: Float[Tensor, "n"], found: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """|found - total| / max(1, |total|), as :class:`~bcos_eval.attribution.Attribution` defines it."""
     return (found.detach().double() - total).abs() / total.abs().clamp(min=1)
+
+
+def at_least(least: int, name: str, value: int) -> int:
+    """An option that is a number of things.
+
+    Raises:
+        InputError: Naming it, if it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}: expected a whole number >= {least}, got {value!r}")
+    return value
