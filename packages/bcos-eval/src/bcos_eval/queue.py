@@ -283,7 +283,9 @@ def _reachable(location: str) -> Iterator[None]:
     except InputError:
         raise
     except ImportError:
-        raise InputError("--queue: a database needs its driver; for postgresql:// install bcos-eval[postgres]") from None
+        raise InputError(
+            "--queue: a database needs its driver; for postgresql:// install bcos-eval[postgres]"
+        ) from None
     except Exception as error:
         if {c.__name__ for c in type(error).__mro__} & {"OSError", "SQLAlchemyError", "StorageInternalError"}:
             text = str(getattr(error, "orig", error)).strip().splitlines()[0]

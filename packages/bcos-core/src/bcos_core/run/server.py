@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from .error import InputError
 from .tracking import project_root, tracking_uri
 
+_keepers: list["subprocess.Popen[bytes]"] = []  # they outlive their users by a moment, and nobody waits for them
 _START_SECONDS = 120.0
 _LINGER_SECONDS = 5.0
 
@@ -76,6 +77,7 @@ def _start(folder: pathlib.Path, uri: str) -> str:
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C at the terminal is not for it
         )
+    _keepers.append(keeper)
     began = time.monotonic()
     while not _answers(address):
         if keeper.poll() is not None or time.monotonic() - began > _START_SECONDS:

@@ -343,6 +343,7 @@ def _client(*, must_exist: bool = False) -> "MlflowClient":
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a tool for private data does not call home
     import mlflow
 

@@ -29,7 +29,7 @@ class FitResult:
     evaluation: Evaluation
     classifier: TrainedClassifier
     folder: pathlib.Path
-    """Holds model.safetensors, predictions.npz, explanations.png, confusion.png, config.json and the training states."""
+    """Holds model.safetensors, predictions.npz, config.json, the training states, and the pictures, if drawn."""
     seconds: float
     """Training itself, without data, evaluation and pictures."""
     images_per_second: float
