@@ -15,7 +15,7 @@ def contrast(arm="bcos", mean=0.012, low=0.008, high=0.016, p=0.001, metric="acc
         "low": low,
         "high": high,
         "confidence": 0.95,
-        "estimand": f"Mean difference in {metric}, {arm} minus plain, over folds.",
+        "estimand": f"Mean difference in {metric}, arm minus control, over folds.",
         "default": "corrected resampled t",
         "tests": (),
         "p": p,

@@ -150,6 +150,9 @@ def test_missing_units_are_said_with_their_reasons(make_study, tmp_path):
 
 def test_one_arm_and_no_comparison_is_a_page_too(make_study, tmp_path):
     assert "No answer yet" in Page(write_report(make_study(["bcos"]), tmp_path / "report")).whole
+    study = make_study(["bcos"])
+    nothing = replace(study, table=replace(study.table, frame=study.table.frame.iloc[:0]))
+    assert "5 of 5 units have no scores." in Page(write_report(nothing, tmp_path / "none")).whole
 
 
 def test_numbers_that_do_not_exist_are_dashes(make_study, make_table, tmp_path):

@@ -52,12 +52,11 @@ def power_sentence(comparison: Comparison) -> str:
 
 
 def estimand_sentences(comparisons: Sequence[Comparison]) -> list[str]:
-    """What the differences are of, each wording once; many contrasts of one kind share theirs."""
+    """What the differences are of, each wording once; several metrics share theirs."""
     contrasts = [c for comparison in comparisons for c in comparison.contrasts]
-    if len(contrasts) == 1:
-        return [contrasts[0].estimand]
-    named = ((f"in {c.metric}, {c.arm} minus {c.control}", c.estimand) for c in contrasts)
-    return list(dict.fromkeys(said.replace(name, "in each metric, arm minus control") for name, said in named))
+    each = "in each metric," if len(comparisons) > 1 else None
+    said = (c.estimand.replace(f"in {c.metric},", each) if each else c.estimand for c in contrasts)
+    return list(dict.fromkeys(said))
 
 
 def _state(c: Contrast, comparison: Comparison) -> str:

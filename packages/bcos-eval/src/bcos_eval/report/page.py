@@ -4,6 +4,7 @@ import base64
 import itertools
 import pathlib
 import shutil
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -150,12 +151,12 @@ def _timings(study: StudyReport) -> list[tuple[str, str]]:
 
 
 def _times(study: StudyReport) -> Table:
-    seconds = study.table.frame.groupby("arm", sort=False)["seconds"]
-    rows = tuple(
-        (str(arm), str(len(s)), write_time(s.mean()), f"{write_time(s.min())} to {write_time(s.max())}")
-        for arm, s in seconds
-    )
-    return Table("Time of a unit", ("arm", "units", "mean", "range"), rows)
+    frame, rows = study.table.frame, []
+    for arm in study.table.arms:
+        seconds = frame.loc[frame["arm"] == arm, "seconds"].to_numpy(dtype=float).tolist()
+        span = f"{write_time(min(seconds))} to {write_time(max(seconds))}"
+        rows.append((arm, str(len(seconds)), write_time(statistics.fmean(seconds)), span))
+    return Table("Time of a unit", ("arm", "units", "mean", "range"), tuple(rows))
 
 
 def _unique(lines: Iterable[str]) -> list[str]:
