@@ -51,7 +51,7 @@ def draw_localisation(
                           va="center", fontsize=8)  # fmt: skip
         axes.set_ylim(-0.03, 1.05)
         axes.set_xlim(-0.6, len(methods) - 0.4)
-        axes.set_xticks(range(len(methods)), [m.replace("_", "\n") for m in methods], fontsize=8)
+        axes.set_xticks(range(len(methods)), [m.replace("_x_", " x ").replace("_", "\n") for m in methods], fontsize=8)
         axes.set_ylabel("score", fontsize=9)
         axes.set_title(model, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,150 @@
+"""``bcos-eval localise``: what it writes and says, and one line for each mistake."""
+
+import csv
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bcos_eval.cli import main
+from bcos_eval.commands import localise
+from bcos_eval.localisation import Contest, Rules
+from bcos_vision import create_model
+from bcos_vision.commands.model_option import ModelChoice
+from bcos_vision.data import ArrayImages
+from bcos_vision.models import TrainedClassifier
+from bcos_vision.models.classifier import ImageClassifier
+from PIL import Image
+from torch import nn
+
+CLASSES = ("a", "b", "c", "d")
+LEVELS = (51, 102, 153, 204)
+
+
+class Template(nn.Module):
+    """Counts the pixels of each class's brightness: what it looks at is known, and it takes any size."""
+
+    def __init__(self):
+        super().__init__()
+        self.levels = nn.Parameter(torch.tensor(LEVELS).view(1, 4, 1, 1) / 255)
+
+    def forward(self, x):
+        near = (1 - 5 * (x - self.levels).abs()).clamp(min=0)
+        return 20 * near.mean((2, 3)) - 4
+
+
+def _template(variant="bcos", loss="bce"):
+    model = ImageClassifier(nn.Identity(), Template(), in_channels=1, num_classes=4, description={"variant": variant})
+    return TrainedClassifier(model.eval(), CLASSES, (8, 8), "elsewhere", loss=loss)
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory):
+    """Images of four classes, each of a brightness of its own, but for noise."""
+    root, rng = tmp_path_factory.mktemp("levels"), np.random.default_rng(0)
+    for name, level in zip(CLASSES, LEVELS, strict=True):
+        (root / name).mkdir()
+        for i in range(6):
+            pixels = np.uint8(level + rng.integers(-5, 6, (8, 8)))
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return f"folder:{root}"
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for name, classes in (("ten", tuple("0123456789")), ("four", CLASSES)):
+        torch.manual_seed(0)
+        model = create_model("resnet20", num_classes=len(classes), in_channels=1)
+        TrainedClassifier(model, classes, (8, 8), "digits").save(folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.fixture
+def templates(monkeypatch):
+    """Names stand for template networks: "bcos" and "plain"."""
+
+    def choose(options, *, name_column):
+        trained = _template(options.model_file, "cross_entropy" if options.model_file == "plain" else "bce")
+        return ModelChoice(trained, pathlib.Path(), None, named=True)
+
+    monkeypatch.setattr(localise, "choose_model", choose)
+
+
+def test_scores_summary_figure_and_table(templates, levels, tmp_path, capsys):
+    out = tmp_path / "out"
+    given = ["--model_file", "one=bcos", "--model_file", "two=plain", "--data", levels, "--grid", "2"]
+    given += ["--methods", "bcos,saliency,input_x_gradient", "--game", "grid,difull", "--out", str(out)]
+    main(["localise", *given, "--faithfulness", "--count", "2"])
+    said = capsys.readouterr().out
+    assert "24 images, 24 classified correctly with a probability of at least 0.5 by all 2 models" in said
+    scores = pd.read_csv(out / "scores.csv")
+    header = ["game", "model", "method", "grid", "cell", "class", "score", "confidence", "seconds"]
+    assert list(scores.columns[:9]) == header
+    assert len(scores) == 2 * 2 * 3 * 6 * 4  # games, models, methods, grids, cells
+    assert scores["score"].between(0, 1).all()
+    assert scores["confidence"].between(0.5, 1).all()
+    places = [part[["grid", "cell", "class"]].to_numpy() for _, part in scores.groupby(["game", "model", "method"])]
+    assert all((place == places[0]).all() for place in places)
+    split = scores[scores["game"] == "difull"]
+    assert (split["score"] == 1).all()  # it sees its cell alone, and says so
+    for name in ("summary.csv", "localisation.png", "localisation-difull.png", "faithfulness.csv"):
+        assert (out / name).stat().st_size > 100
+    with (out / "summary.csv").open() as file:
+        assert len({row["grids_hash"] for row in csv.DictReader(file)}) == 1
+    assert "bcos, input_x_gradient gave the same maps" in said  # nothing in it is held constant
+    assert said.count("its own contributions ") == 1  # of "one", the only B-cos network, in the grid game
+    assert "max_sensitivity (lower is better" in said
+
+
+def test_official_rule_needs_more_classes_than_cells(templates, levels, tmp_path, capsys):
+    given = ["--model_file", "one=bcos", "--data", levels, "--grid", "2", "--official", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["localise", *given])
+    assert "too few for any grid" in capsys.readouterr().err
+
+
+def test_energy_game_on_boxes():
+    images = torch.full((8, 1, 8, 8), 51, dtype=torch.uint8)
+    labels = torch.arange(8) % 4
+    images += (labels * 51).byte().view(-1, 1, 1, 1)
+    boxes = dict.fromkeys(range(6), (0, 0, 3, 7))
+    contest = Contest({"net": _template()}, ArrayImages(images, labels), Rules(count=5), boxes=boxes)
+    found = contest.play("energy", "net", "saliency")
+    assert len(found) == 5
+    assert set(found["grid"]) <= set(range(6))
+    assert found["chance"].to_numpy() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "give at least one of --run NAME=RUN_ID and --model_file NAME=FILE"),
+        (["--model_file", "FOLDER/ten.safetensors"], '--model_file: expected NAME=FILE, got "'),
+        (["--model_file", "a=FOLDER/none.safetensors"], "none.safetensors"),
+        (["TEN", "--methods", "saliancy"], 'unknown method "saliancy"; did you mean "saliency"?'),
+        (["TEN", "--game", "boxes"], '--game: expected grid, energy, difull, separated by commas, got "boxes"'),
+        (["TEN", "--game", "energy"], "--game energy: the data has no boxes"),
+        (["TEN", "--grid", "4"], "--grid 4: 16 cells need as many classes, and the data has 10: at most --grid 3"),
+        (["TEN", "--confidence", "0.99999"], "0 images of 0 classes are classified correctly and confidently enough"),
+        (["TEN", "--smooth", "2"], "--smooth: expected an odd number, got 2"),
+        (["TEN", "--confidence", "50"], "--confidence: expected a probability from 0 to below 1, got 50"),
+        (["TEN", "--grid", "1"], "--grid: expected at least 2, got 1"),
+        (["TEN", "--model_file", "b=FOLDER/four.safetensors"], "a and b know different classes (10: 0, ...; 4: a"),
+        (["TEN", "TEN"], "give every model a name of its own"),
+        (["TEN", "--data", "digit"], 'did you mean "digits"'),
+        (["--model_file", "b=FOLDER/four.safetensors"], 'the model does not know its class "0"'),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_line(arguments, line, untrained, tmp_path, capsys):
+    given = []
+    for argument in arguments:
+        given += ["--model_file", f"a={untrained}/ten.safetensors"] if argument == "TEN" else [argument]
+    given = [argument.replace("FOLDER", str(untrained)) for argument in given]
+    with pytest.raises(SystemExit) as exit_:
+        main(["localise", *given, "--out", str(tmp_path / "out")])
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
