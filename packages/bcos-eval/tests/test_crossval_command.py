@@ -27,7 +27,7 @@ def kill_a_unit_at_work(killed):
             break
         time.sleep(0.1)
     for child in psutil.Process().children():
-        if "bcos_eval.cli" in child.cmdline() and not killed:
+        if child.status() != psutil.STATUS_ZOMBIE and "bcos_eval.cli" in child.cmdline() and not killed:
             child.kill()
             killed.append(child.pid)
 

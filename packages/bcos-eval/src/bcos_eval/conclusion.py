@@ -63,7 +63,7 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
     report = dataclasses.replace(
         report,
         pictures=draw_pictures(comparisons, out / "pictures"),
-        galleries=(),
+        galleries=_galleries(adapter, study, states, out / "pictures"),
     )
     page = write_report(report, out)
     log_summary(study.experiment, "report", out, _summary(comparisons))

@@ -94,7 +94,8 @@ def _keep(folder: pathlib.Path, uri: str, port: str) -> None:
     artifacts = (project_root() / "mlartifacts").as_uri()
     server = subprocess.Popen(
         [*command, "--port", port, "--workers", "1", "--default-artifact-root", artifacts, "--no-serve-artifacts"],
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        # job runners are for MLflow's services to language models, and cost seconds and memory
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     )
     with open(folder / "users", "a") as users:
         try:

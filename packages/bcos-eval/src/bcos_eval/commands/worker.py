@@ -8,8 +8,8 @@ from bcos_core.run.command import CommandParser
 def worker(argv: Sequence[str]) -> None:
     parser = CommandParser(
         prog="bcos-eval worker",
-        description="Take units from a study's queue until none is left. Start as many as wanted, on this machine or on "
-        "each node of a SLURM array: all have to reach the queue and the MLflow server (MLFLOW_TRACKING_URI).",
+        description="Take units from a study's queue until none is left. Start as many as wanted, on this machine or "
+        "on each node of a SLURM array: all have to reach the queue and the MLflow server (MLFLOW_TRACKING_URI).",
     )
     parser.add_argument("study", type=str, help="name of the study")
     parser.add_argument(

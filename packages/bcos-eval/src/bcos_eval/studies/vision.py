@@ -1,10 +1,12 @@
 """Image classifiers as units of a study."""
 
 import dataclasses
+import pathlib
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.tracking import RunPlace, RunRecord, fetch_artifact, find_tagged, run_folder
 from bcos_vision.config import TrainConfig
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PREDICTIONS = "predictions.npz"
+_SHOWN = 10  # samples in a gallery
 _PATIENCE_SECONDS = 60.0  # for the process of a worker that was killed a moment ago
 
 
@@ -101,6 +104,40 @@ class VisionAdapter:
 
         with np.load(fetch_artifact(run_id, PREDICTIONS)) as found:
             return found["labels"], found["predictions"]
+
+    def draw_explanations(self, runs: Mapping[str, str], path: pathlib.Path) -> str:
+        import numpy as np
+        import torch
+        from bcos_core import explain
+        from bcos_vision.data import load_data, to_unit_range
+        from bcos_vision.models import TrainedClassifier
+
+        from bcos_eval.figures.gallery import GalleryRow, draw_gallery
+
+        stored = configuration.load_dict(fetch_artifact(next(iter(runs.values())), "config.json"))
+        config = configuration.from_dict(TrainConfig, stored)
+        sizes = {name: getattr(config, name) for name in ("image_size", "eval_size", "eval_resize", "skip_corrupt")}
+        data = load_data(config.data, config.split, **sizes)
+        part = data.test if len(data.test) else data.val
+        _, first = np.unique(part.labels.numpy(), return_index=True)  # one of each class
+        batch, labels = part[first[:_SHOWN].tolist()]
+        images = to_unit_range(batch)
+        rows = []
+        for arm, run_id in runs.items():
+            model = TrainedClassifier.load(fetch_artifact(run_id, "model/model.safetensors")).model
+            explanation = explain(model, images, labels)
+            right = int((explanation.logits.argmax(1) == labels).sum())
+            error = float(explanation.completeness_error.max())
+            notes = (f"{right} of {len(labels)} right", f"completeness {error:.0e}")
+            rows.append(GalleryRow(arm, explanation.contribution_map.float(), notes))
+        captions = [data.classes[int(label)] for label in labels]
+        with torch.inference_mode():
+            draw_gallery(images, captions, rows, path, title=f"{data.name}: what speaks for and against the true class")
+        return (
+            "Contributions to the logit of the true class, by a model of each arm, on the first held-out sample of each "
+            "class; of arms that are no B-cos networks this is input times gradient, and completeness says how far it "
+            "is from adding up."
+        )
 
 
 def _read(record: RunRecord) -> UnitResult:
