@@ -11,14 +11,6 @@ from bcos_eval.cli import main
 SMALL = ["--epochs", "1", "--num_explained", "4", "--split.val", "0"]
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "uv.lock").touch()
-    return tmp_path
-
-
 def kill_a_unit_at_work(killed):
     """Kill -9 the first worker that has a training under way."""
     deadline = time.monotonic() + 120

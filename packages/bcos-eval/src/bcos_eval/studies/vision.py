@@ -134,9 +134,9 @@ class VisionAdapter:
         with torch.inference_mode():
             draw_gallery(images, captions, rows, path, title=f"{data.name}: what speaks for and against the true class")
         return (
-            "Contributions to the logit of the true class, by a model of each arm, on the first held-out sample of each "
-            "class; of arms that are no B-cos networks this is input times gradient, and completeness says how far it "
-            "is from adding up."
+            "Contributions to the logit of the true class, by a model of each arm, on the first held-out sample of "
+            "each class. Of arms that are no B-cos networks this is input times gradient; completeness says how far it is "
+            "from adding up."
         )
 
 
