@@ -31,6 +31,7 @@ def run_nested(study: Study, unit: Unit, train: Train) -> dict[str, Any]:
     import optuna
 
     assert study.search is not None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = derive_seed(unit.training_seed, "search", unit.arm) % 2**32
     inner = optuna.create_study(
         direction=_direction(study.metric),
@@ -44,7 +45,10 @@ def run_nested(study: Study, unit: Unit, train: Train) -> dict[str, Any]:
         value, pruned = _value(
             trial, search, study.metric, lambda fold, options=options: train(study.inner_job(unit, options, fold))
         )
-        inner.tell(trial, value, state=optuna.trial.TrialState.PRUNED if pruned else None)
+        if pruned:
+            inner.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            inner.tell(trial, value)
     best = inner.best_trial
     result = train(study.job(unit, best.params))
     return {**result, "options": best.params, "inner_value": best.value}

@@ -135,8 +135,8 @@ class VisionAdapter:
             draw_gallery(images, captions, rows, path, title=f"{data.name}: what speaks for and against the true class")
         return (
             "Contributions to the logit of the true class, by a model of each arm, on the first held-out sample of "
-            "each class. Of arms that are no B-cos networks this is input times gradient; completeness says how far it is "
-            "from adding up."
+            "each class. Of arms that are no B-cos networks this is input times gradient; completeness says how far it "
+            "is from adding up."
         )
 
 
