@@ -114,8 +114,8 @@ def contrast_of(
     if power and rope and ratio and power.needed is None:
         floor = write_difference(metric, math.sqrt(ratio) * sd).lstrip("+")
         notes.append(
-            "not even 10 000 folds would find a difference of the size of the ROPE: folds of one data set share samples, "
-            f"and the standard error stays above {floor}; that takes more data"
+            "not even 10 000 folds would find a difference of the size of the ROPE: folds of one data set share "
+            f"samples, and the standard error stays above {floor}; that takes more data"
         )
     return Contrast(
         metric=metric,
