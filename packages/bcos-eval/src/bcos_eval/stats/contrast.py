@@ -17,7 +17,7 @@ from .power import runs_needed, smallest_detectable
 from .result import Contrast, Power, TestResult
 from .student import Estimate, corrected_t, paired_t, student_t, welch_t
 
-_OF_FOLDS = "Folds share training samples, so its p tends to be too small: here to read older papers by."
+_OF_FOLDS = "Folds share training samples, so its p can be much too small: here to read older papers by."
 _OF_SEEDS = (
     "Both arms ran with the same seeds on one split: a pair shares its split and, mostly, its order of data, so "
     "pairing takes out what a seed does to both."
