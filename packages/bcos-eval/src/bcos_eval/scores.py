@@ -94,7 +94,7 @@ class ScoreTable:
         if arm not in self.arms:
             raise unknown_name("arm", arm, self.arms)
         rows = self.frame[self.frame["arm"] == arm].astype({metric: float})
-        return rows.groupby(["repeat", "fold"] if self.design.is_crossval else "seed")[metric].mean()
+        return pd.Series(rows.groupby(["repeat", "fold"] if self.design.is_crossval else "seed")[metric].mean())
 
     def pairs(self, metric: str, arm: str, control: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Scores of two arms, unit by unit.
@@ -113,8 +113,8 @@ class ScoreTable:
 
     def test_train_ratio(self, *arms: str) -> float:
         """Samples tested for each one trained on, over these arms' units: 1 / (k - 1) if all but the fold are used."""
-        rows = self.frame[self.frame["arm"].isin(arms)]
-        return float(rows["num_test"].sum() / rows["num_train"].sum())
+        rows = self.frame["arm"].isin(arms)
+        return float(np.sum(self.frame["num_test"][rows]) / np.sum(self.frame["num_train"][rows]))
 
     def shared(self) -> Self:
         """The units that all arms have, of a study that is not finished; :attr:`note` says how many are left out.
@@ -189,17 +189,18 @@ class ScoreTable:
             )
         if unfit := self._units((self.frame["num_train"] < 1) | (self.frame["num_test"] < 1)):
             raise InputError(f"scores: expected num_train and num_test of at least 1 in {_say(unfit)}")
-        tested = self.frame.groupby(_KEY)["num_test"].nunique()
-        if (tested > 1).any():
-            repeat, fold, seed = tested[tested > 1].index[0]
-            counts = ", ".join(str(n) for n in self.frame.set_index(_KEY).loc[[(repeat, fold, seed)], "num_test"])
-            unit = f"repeat {repeat} fold {fold} seed {seed}"
-            raise InputError(f"scores: arms were tested on different images: num_test is {counts} in {unit}")
+        sizes: dict[tuple, list[int]] = {}
+        for unit, size in zip(self._units(), self.frame["num_test"], strict=True):
+            sizes.setdefault(unit[1:], []).append(size)
+        for (repeat, fold, seed), counts in sizes.items():
+            if len(set(counts)) > 1:
+                where = f"{', '.join(map(str, counts))} in repeat {repeat} fold {fold} seed {seed}"
+                raise InputError(f"scores: arms were tested on different images: num_test is {where}")
 
-    def _units(self, rows: pd.Series | None = None) -> list[tuple]:
+    def _units(self, rows: Iterable[bool] | None = None) -> list[tuple]:
         """(arm, repeat, fold, seed) of some rows, or of all."""
-        frame = self.frame if rows is None else self.frame[rows]
-        return list(frame[["arm", *_KEY]].itertuples(index=False, name=None))
+        units = zip(*(self.frame[name] for name in ("arm", *_KEY)), strict=True)
+        return list(units if rows is None else itertools.compress(units, rows))
 
     def _planned(self) -> list[tuple[int, int, int]]:
         return list(itertools.product(range(self.design.repeats), range(self.design.folds), self.design.seeds))

@@ -22,6 +22,7 @@ from .contrast import estimate_difference, run_tests
 from .interval import mean_interval
 from .power import smallest_detectable
 from .predictions import mcnemar
+from .student import paired_t
 
 ALPHA = 0.05
 DESIGNS = (Design(5, 10), Design(5, 1), Design(2, 5), Design(1, 1, tuple(range(5))), Design(1, 1, tuple(range(10))))
@@ -278,7 +279,8 @@ def _count_coverage(num_arms: int, seed: int) -> list[Count]:
                 values = rng.standard_normal(n) if name == "normal" else rng.lognormal(sigma=0.5, size=n)
                 low, high = mean_interval(values, num_resamples=1999)
                 bootstrap += low <= mean <= high
-                t += stats.ttest_1samp(values, mean).pvalue >= ALPHA
+                low, high = paired_t(values, np.zeros(n)).interval()
+                t += low <= mean <= high
             hits = {"**BCa bootstrap** covers": bootstrap, "t covers": t}
             counts += [Count(f"{n} seeds, {name}", what, int(count), num_arms) for what, count in hits.items()]
     return counts

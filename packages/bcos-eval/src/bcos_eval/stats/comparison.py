@@ -127,6 +127,6 @@ def _summary(arm: str, values: np.ndarray, ratio: float | None, confidence: floa
 def _adjust(contrasts: Sequence[Contrast], alpha: float) -> tuple[Contrast, ...]:
     """Holm over all that were planned: one without a test counts, as the last."""
     p = np.array([contrast.p for contrast in contrasts])
-    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), alpha, method="holm")[1]
+    adjusted = np.array(multipletests(np.where(np.isnan(p), 1.0, p), alpha, method="holm")[1])
     adjusted[np.isnan(p)] = np.nan
     return tuple(replace(contrast, p_holm=float(q)) for contrast, q in zip(contrasts, adjusted, strict=True))

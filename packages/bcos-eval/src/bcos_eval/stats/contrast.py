@@ -17,7 +17,7 @@ from .power import runs_needed, smallest_detectable
 from .result import Contrast, Power, TestResult
 from .student import Estimate, corrected_t, paired_t, student_t, welch_t
 
-_OF_FOLDS = "Folds share training samples, so its p tends to be too small: here to read older papers by."
+_OF_FOLDS = "Folds share training samples, so its p can be much too small: here to read older papers by."
 _OF_SEEDS = (
     "Both arms ran with the same seeds on one split: a pair shares its split and, mostly, its order of data, so "
     "pairing takes out what a seed does to both."
@@ -104,26 +104,19 @@ def contrast_of(
     low, high = estimate.interval(1 - alpha)
     varies = estimate.se > 0
     sd = float(np.std(x - y, ddof=1)) if paired else math.sqrt((np.var(x, ddof=1) + np.var(y, ddof=1)) / 2)
-    power, notes = None, []
+    power = None
     if varies:
         needed = runs_needed(rope, sd, ratio=ratio or 0.0, arms=1 if paired else 2, alpha=alpha) if rope else None
         power = Power(smallest_detectable(estimate.se, estimate.df, alpha=alpha), needed, alpha)
-        if rope and ratio and needed is None:
-            floor = write_difference(metric, math.sqrt(ratio) * sd).lstrip("+")
-            notes.append(
-                "not even 10 000 folds would find a difference of the size of the ROPE: folds of one data set share "
-                f"samples, and the standard error stays above {floor}; that takes more data"
-            )
-        of = [(x - y, "differences")] if paired else [(x, f"scores of {arm}"), (y, f"scores of {control}")]
-        notes = [note for sample, what in of for note in assumption_notes(sample, what)] + notes
-    elif estimate.mean == 0:
+    notes = _notes_on_variance(metric, estimate)
+    for sample, what in [(x - y, "differences")] if paired else [(x, f"scores of {arm}"), (y, f"scores of {control}")]:
+        notes += assumption_notes(sample, what) if varies else []
+    if power and rope and ratio and power.needed is None:
+        floor = write_difference(metric, math.sqrt(ratio) * sd).lstrip("+")
         notes.append(
-            "all scores of both arms agree: p = 1, and an interval without width says only that nothing varied"
+            "not even 10 000 folds would find a difference of the size of the ROPE: folds of one data set share "
+            f"samples, and the standard error stays above {floor}; that takes more data"
         )
-    else:
-        size = write_difference(metric, estimate.mean)
-        notes.append(f"every difference is {size}: without variance no t test applies, and p is NaN")
-    varied_scores = np.var(x, ddof=1) + np.var(y, ddof=1) > 0
     return Contrast(
         metric=metric,
         arm=arm,
@@ -138,12 +131,21 @@ def contrast_of(
         tests=(*run_tests(x, y, table.design, paired=paired, ratio=ratio), *more),
         p=estimate.p,
         p_holm=estimate.p,
-        hedges_g=hedges_g(x, y) if varied_scores else 0.0 if estimate.mean == 0 else math.nan,
+        hedges_g=hedges_g(x, y) if student_t(x, y).se > 0 else 0.0 if estimate.mean == 0 else math.nan,
         paired_d=paired_d(x, y) if paired and varies else None,
         bayes=posterior_shares(estimate, rope, higher_is_better=higher_is_better(metric)) if varies else None,
         power=power,
         notes=tuple(notes),
     )
+
+
+def _notes_on_variance(metric: str, estimate: Estimate) -> list[str]:
+    if estimate.se > 0:
+        return []
+    if estimate.mean == 0:
+        return ["all scores of both arms agree: p = 1, and an interval without width says only that nothing varied"]
+    size = write_difference(metric, estimate.mean)
+    return [f"every difference is {size}: without variance no t test applies, and p is NaN"]
 
 
 def _estimand(table: ScoreTable, metric: str, arm: str, control: str, *, paired: bool) -> str:

@@ -21,6 +21,9 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Confidence interval of a mean score.
 
+    Measured (docs/results/statistics.md), the bootstrap's 95% cover 89% at ten seeds and 93% at twenty, t's 95% for
+    normal scores.
+
     Args:
         values: At least 2. Of folds: t with the corrected variance (:func:`~bcos_eval.stats.student.corrected_t`). Of
             seeds: bootstrap, bias-corrected and accelerated, if there are 10 or more, else t.

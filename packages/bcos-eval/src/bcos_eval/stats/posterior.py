@@ -1,5 +1,7 @@
 """What to believe of a difference: worse, as good as the same, or better."""
 
+from typing import Any
+
 from baycomp.single import Posterior
 
 from .result import Bayes
@@ -23,6 +25,7 @@ def posterior_shares(estimate: Estimate, rope: float, *, higher_is_better: bool 
         >>> [round(share, 3) for share in (bayes.worse, bayes.equivalent, bayes.better)]
         [0.084, 0.231, 0.685]
     """
-    below, *inside, above = map(float, Posterior(estimate.mean, estimate.se**2, estimate.df, rope).probs())
+    posterior: Any = Posterior  # its default, 0, would have pyright think that a ROPE is an integer
+    below, *inside, above = map(float, posterior(estimate.mean, estimate.se**2, estimate.df, rope).probs())
     worse, better = (below, above) if higher_is_better else (above, below)
     return Bayes(rope, worse, sum(inside), better)

@@ -40,7 +40,7 @@ def smallest_detectable(se: float, df: float, *, alpha: float = 0.05, power: flo
     high = 1.0
     while excess(high) < 0:
         high *= 2
-    return se * float(optimize.brentq(excess, 0.0, high, xtol=1e-12))
+    return se * optimize.root_scalar(excess, bracket=(0.0, high), method="brentq", xtol=1e-12).root
 
 
 def runs_needed(

@@ -1,5 +1,7 @@
 """Two fitted models on the same images: McNemar's test."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool
 from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
@@ -34,7 +36,7 @@ def mcnemar(arm: Bool[np.ndarray, " images"], control: Bool[np.ndarray, " images
     b, c = int((arm & ~control).sum()), int((~arm & control).sum())
     exact = b + c < FEWEST_FOR_CHI_SQUARE
     table = [[int((arm & control).sum()), b], [c, int((~arm & ~control).sum())]]
-    found = _mcnemar(table, exact=exact)
+    found: Any = _mcnemar(table, exact=exact)
     says = (
         f"Of {len(arm)} images the arm alone is right on {b}, the control alone on {c}; speaks of these two fitted "
         "models on other images, not of training again."

@@ -41,9 +41,8 @@ def rank_arms(
     else:
         statistic, p = map(float, stats.friedmanchisquare(*scores.T))
     says = "Descriptive: takes folds or seeds for independent data sets. The contrasts are the tests."
-    order = np.argsort(ranks, kind="stable")
     return Omnibus(
         TestResult("Friedman", statistic, len(arms) - 1, p, says),
-        tuple((arms[i], float(ranks[i])) for i in order),
+        tuple(sorted(zip(arms, map(float, ranks), strict=True), key=lambda pair: pair[1])),
         critical_difference(len(arms), len(scores), alpha),
     )
