@@ -126,7 +126,7 @@ def create_attributor(
     return _Prepared(name, method, model, seed, options)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Prepared:
     name: str
     method: Method

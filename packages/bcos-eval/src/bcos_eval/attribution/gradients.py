@@ -72,9 +72,10 @@ def smoothgrad(subject: Subject, images: Tensor, target: Tensor, *, samples: int
         raise InputError(f"noise: expected a share of the input's range, > 0, got {noise}")
     x = subject.encode(images)
     spread = noise * float(x.detach().max() - x.detach().min())
-    return NoiseTunnel(_gradient(subject)).attribute(x, nt_samples=samples, stdevs=spread, target=target, abs=True).sum(
-        1
-    ), None
+    tunnel = NoiseTunnel(_gradient(subject))
+    found = tunnel.attribute(x, nt_samples=samples, stdevs=spread, target=target, abs=True)
+    assert isinstance(found, Tensor)
+    return found.sum(1), None
 
 
 def _gradient(subject: Subject) -> CaptumSaliency:

@@ -21,6 +21,7 @@ from bcos_core.nn import GELU, SelfAttention
 from bcos_core.nn.detachable import Detachable
 from jaxtyping import Float
 from torch import Tensor, fx, nn
+from torch.fx.node import Argument
 from torch.overrides import TorchFunctionMode
 
 _RULED: dict[type[nn.Module], tuple[str, ...]] = {
@@ -244,7 +245,7 @@ _POOL = inspect.Signature(
 """Of ``torch.nn.functional.max_pool2d``, which has none of its own."""
 
 
-def _input(node: fx.Node) -> fx.node.Argument:
+def _input(node: fx.Node) -> Argument:
     return node.args[0] if node.args else node.kwargs["input"]
 
 

@@ -1,6 +1,8 @@
 """A model as attribution methods see it: what encodes, what is attributed through, and the logits of classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from bcos_core.explanation import EncodingModel
@@ -44,9 +46,9 @@ class Subject:
 
     def gradient(
         self,
-        forward_fn: nn.Module,
-        inputs: tuple[Tensor, ...],
-        target_ind: Tensor,
+        forward_fn: Callable[..., Tensor],
+        inputs: Any,
+        target_ind: Any = None,
         additional_forward_args: object = None,
     ) -> tuple[Tensor, ...]:
         """What captum's gradient methods call to differentiate the target logit, at most ``rows`` inputs at a time.

@@ -121,11 +121,11 @@ def _read(options: Any, choice: ModelChoice) -> _Pictures:
             torch.stack([read_image(path, channels, size, trained.resize) for path in paths]),
         )
     height, width = trained.image_size
-    data = load_data(options.data, image_size=height if height == width else None, eval_resize=trained.resize)
+    split = choice.config.split if choice.config else None  # the run's: what it held out
+    side = height if height == width else None
+    data = load_data(options.data, split, image_size=side, eval_resize=trained.resize)
     if data.channels != trained.model.in_channels:
-        raise InputError(
-            f"--data: {options.data} has {data.channels} channel(s), the model {trained.model.in_channels}"
-        )
+        raise InputError(f"{options.data} has {data.channels} channel(s), the model takes {trained.model.in_channels}")
     part = next(part for part in (data.test, data.val, data.train) if len(part))
     index = torch.linspace(0, len(part) - 1, min(options.count, len(part))).round().long().tolist()
     images, labels = part[index]
@@ -223,7 +223,7 @@ def _draw(
     for f in found:
         notes = [f"{_time(f.seconds)} an image"]
         if f.residual is not None:
-            notes.append(f"residual up to {float(f.residual.max()):.0e}")
+            notes.append(f"residual up to {float(f.residual.max()):.1g}")
         if f.method in same:
             notes.append(f"same as {', '.join(same[f.method])}")
         rows.append(GalleryRow(f.method, f.maps[:MOST_DRAWN], tuple(notes)))
