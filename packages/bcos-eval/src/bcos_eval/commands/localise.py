@@ -189,8 +189,7 @@ def _run(
     left_out: dict[str, list[str]] = {}
     for model, method in itertools.product(contest.models, methods):
         try:
-            for game in games:
-                scores.append(contest.play(game, model, method))
+            scores.extend(contest.play(game, model, method) for game in games)  # keeps what came before a failure
             if faithfulness:
                 measured.append(contest.faithfulness(model, method))
         except InputError as error:
@@ -257,7 +256,7 @@ def _print_table(rows: Rows, same: Mapping[str, list[tuple[str, ...]]]) -> None:
             line += f"  {text:<35}"
         print(line.rstrip())
     chance = sum(row["chance"] for row in rows) / len(rows)
-    print(f"  {'uniform':<{width}}  {chance:.3f}; oracle 1; mean [95% interval over grids], milliseconds a map")
+    print(f"  {'uniform':<{width}}  {chance:.3f}; oracle 1; mean [95% interval], milliseconds a map")
     for row in rows:
         if row["empty"]:
             text = f"{row['empty']} of {row['maps']} maps have no positive part and score 0"
