@@ -1,5 +1,6 @@
 """``bcos-eval localise``: score where explanations point, every method on every model, on grids that all share."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from bcos_vision.data import ImageData
 
     from bcos_eval.localisation import Contest, Game
+
+Rows = list[dict[Any, Any]]
+"""Of the summary."""
 
 GAMES = ("grid", "energy", "difull")
 OWN = "bcos"
@@ -178,123 +182,124 @@ def _run(
     import pandas as pd
 
     from bcos_eval.figures.localisation import draw_localisation
-    from bcos_eval.localisation import summarise
+    from bcos_eval.localisation import select, summarise
 
     scores: list[pd.DataFrame] = []
     measured: list[pd.DataFrame] = []
-    left_out: dict[tuple[str, str], str] = {}
-    for model in contest.models:
-        for method in methods:
-            try:
-                scores += [contest.play(game, model, method) for game in games]
-                measured += [contest.faithfulness(model, method)] if faithfulness else []
-            except InputError as error:
-                if len(methods) == 1:
-                    raise
-                left_out[model, method] = str(error)
+    left_out: dict[str, list[str]] = {}
+    for model, method in itertools.product(contest.models, methods):
+        try:
+            scores.extend(contest.play(game, model, method) for game in games)  # keeps what came before a failure
+            if faithfulness:
+                measured.append(contest.faithfulness(model, method))
+        except InputError as error:
+            left_out.setdefault(str(error), []).append(f"{method} on {model}")
     if not scores:
-        raise InputError(f"no method worked: {next(iter(left_out.values()))}")
+        raise InputError(f"no method worked: {next(iter(left_out))}")
     table = pd.concat(scores, ignore_index=True)
     first = ["game", "model", "method", "grid", "cell", "class", "score", "confidence", "seconds", "chance", "empty"]
     table[first].to_csv(out / "scores.csv", index=False)
     summary = summarise(table, seed=contest.rules.seed)
     summary["grids_hash"] = [contest.grids[m].hash if m in contest.grids else "" for m in summary["model"]]
     summary.to_csv(out / "summary.csv", index=False)
-    same = {model: _same(contest, model, summary) for model in contest.models}
+    rows: Rows = summary.to_dict("records")
+    same = {
+        m: contest.same(m, list(dict.fromkeys(r["method"] for r in rows if r["model"] == m))) for m in contest.models
+    }
     own = [(name, OWN) for name, trained in contest.models.items() if trained.model.description["variant"] == "bcos"]
     files = ["scores.csv", "summary.csv"]
-    for game in games:
-        of_game = table[table["game"] == game]
-        files.append("localisation.png" if game == games[0] else f"localisation-{game}.png")
-        title = _title(contest, game, summary)
-        draw_localisation(of_game, out / files[-1], title=title, own=own)
+    for game in dict.fromkeys(row["game"] for row in rows):
+        played = [row for row in rows if row["game"] == game]
+        files.append("localisation.png" if len(files) == 2 else f"localisation-{game}.png")
+        title = _title(contest, game, played)
+        draw_localisation(select(table, game=game), out / files[-1], title=title, own=own)
         print(f"\n{title}")
-        _print_table(summary[summary["game"] == game], same if game != "difull" else {})
-        if game != "difull":
-            for model, _ in own:
-                print(_verdict(of_game, model, same[model], contest.rules.seed))
-    for (model, method), reason in left_out.items():
-        print(f"left out: {method} on {model}: {reason}")
+        _print_table(played, same if game != "difull" else {})
+        for model, _ in own if game != "difull" else ():
+            print(_verdict(select(table, game=game), played, model, same[model], contest.rules.seed))
+    for reason, where in left_out.items():
+        print(f"left out: {', '.join(where)}: {reason}")
     if measured:
         found = pd.concat(measured, ignore_index=True)
         found.to_csv(out / "faithfulness.csv", index=False)
         files.append("faithfulness.csv")
-        _print_faithfulness(found)
+        _print_faithfulness(found, list(contest.models))
     print(f"\nsaved in {short(out)}: {', '.join(files)}")
 
 
-def _title(contest: "Contest", game: str, summary: "pd.DataFrame") -> str:
-    rules, rows = contest.rules, summary[summary["game"] == game]
+def _title(contest: "Contest", game: str, rows: Rows) -> str:
+    rules, number = contest.rules, rows[0]["grids"]
     if game == "energy":
-        return f"energy pointing game, {rows['grids'].iloc[0]} images, smooth {rules.smooth}"
-    hashes = dict.fromkeys(contest.grids[model].hash[:12] for model in dict.fromkeys(rows["model"]))
+        return f"energy pointing game, {number} images, smooth {rules.smooth}"
+    hashes = dict.fromkeys(contest.grids[row["model"]].hash[:12] for row in rows)
     name = "grid pointing game" if game == "grid" else "DiFull (cells cannot see one another)"
     whose = ", each model's own (official)" if rules.official else ""
     return (
-        f"{name}, {rows['grids'].iloc[0]} grids of {rules.side}x{rules.side}{whose}, smooth {rules.smooth}, "
-        f"grids {', '.join(hashes)}"
+        f"{name}, {number} grids of {rules.side}x{rules.side}{whose}, smooth {rules.smooth}, grids {', '.join(hashes)}"
     )
 
 
-def _same(contest: "Contest", model: str, summary: "pd.DataFrame") -> list[tuple[str, ...]]:
-    return contest.same(model, list(dict.fromkeys(summary[summary["model"] == model]["method"])))
-
-
-def _print_table(rows: "pd.DataFrame", same: Mapping[str, list[tuple[str, ...]]]) -> None:
-    """Methods down, models across: mean, interval, what they coincide with, seconds a map."""
-    models, methods = list(dict.fromkeys(rows["model"])), list(dict.fromkeys(rows["method"]))
+def _print_table(rows: Rows, same: Mapping[str, list[tuple[str, ...]]]) -> None:
+    """Methods down, models across: mean, interval, what they coincide with, milliseconds a map."""
+    cells = {(row["method"], row["model"]): row for row in rows}
+    models, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "method"))
+    mark = {(m, method): f"={'abcdefgh'[i % 8]}" for m in same for i, group in enumerate(same[m]) for method in group}
     width = max(len(method) for method in (*methods, "uniform"))
-    print(f"  {'':<{width}}" + "".join(f"  {model:<32}" for model in models))
+    print(f"  {'':<{width}}" + "".join(f"  {model:<35}" for model in models).rstrip())
     for method in methods:
         line = f"  {method:<{width}}"
         for model in models:
-            found = rows[(rows["model"] == model) & (rows["method"] == method)]
             text = ""
-            if len(found):
-                row = found.iloc[0]
-                groups = [i for i, group in enumerate(same.get(model, ())) if method in group]
-                mark = f" ={'abcdefgh'[groups[0] % 8]}" if groups else ""
-                text = (
-                    f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]{mark:<3} {row['seconds'] * 1000:>6.1f} ms"
-                )
-            line += f"  {text:<32}"
+            if row := cells.get((method, model)):
+                text = f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] {mark.get((model, method), ''):<2}"
+                text += f" {row['seconds'] * 1000:>7.1f} ms"
+            line += f"  {text:<35}"
         print(line.rstrip())
-    print(f"  {'uniform':<{width}}  {rows['chance'].mean():.3f}; oracle 1; mean [95% interval], milliseconds a map")
-    for row in rows[rows["empty"] > 0].itertuples():
-        print(f"  {row.method} on {row.model}: {row.empty} of {row.maps} maps have no positive part and score 0")
+    chance = sum(row["chance"] for row in rows) / len(rows)
+    print(f"  {'uniform':<{width}}  {chance:.3f}; oracle 1; mean [95% interval], milliseconds a map")
+    for row in rows:
+        if row["empty"]:
+            text = f"{row['empty']} of {row['maps']} maps have no positive part and score 0"
+            print(f"  {row['method']} on {row['model']}: {text}")
     for model, groups in same.items():
         for i, group in enumerate(groups):
             print(f"  ={'abcdefgh'[i % 8]} on {model}: {', '.join(group)} gave the same maps (up to scale)")
 
 
-def _verdict(scores: "pd.DataFrame", model: str, same: list[tuple[str, ...]], seed: int) -> str:
+def _verdict(scores: "pd.DataFrame", rows: Rows, model: str, same: list[tuple[str, ...]], seed: int) -> str:
     """Whether a B-cos model's own contributions beat every post-hoc method on it."""
     from bcos_eval.localisation import difference
 
-    means = scores[scores["model"] == model].groupby("method")["score"].mean()
-    mine = next((group for group in same if OWN in group), (OWN,))
-    others = means.drop(list(mine), errors="ignore")
-    if OWN not in means or others.empty:
+    means = {row["method"]: row["mean"] for row in rows if row["model"] == model}
+    coincide = next((group for group in same if OWN in group), (OWN,))
+    others = {method: mean for method, mean in means.items() if method not in coincide}
+    if OWN not in means or not others:
         return f"{model}: nothing to compare its own contributions with"
-    best = str(others.idxmax())
+    best = max(others, key=others.__getitem__)
     gap = difference(scores, (model, OWN), (model, best), seed=seed)
     says = "beat every post-hoc method on it" if gap.low > 0 else "do not beat every post-hoc method on it"
     return (
-        f"{model}: its own contributions {says}: {means[OWN]:.3f}, best other {best} {others.max():.3f}, "
+        f"{model}: its own contributions {says}: {means[OWN]:.3f}, best other {best} {others[best]:.3f}, "
         f"difference {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] (paired, 95%)"
     )
 
 
-def _print_faithfulness(found: "pd.DataFrame") -> None:
-    from bcos_eval.faithfulness import METRICS
+def _print_faithfulness(found: "pd.DataFrame", models: Sequence[str]) -> None:
+    import numpy as np
 
-    for model, rows in found.groupby("model", sort=False):
-        table = rows.groupby(["method", "metric"], sort=False)["score"].mean().unstack("metric")
+    from bcos_eval.faithfulness import METRICS
+    from bcos_eval.localisation import select
+
+    for model in models:
+        rows = select(found, model=model)
         print(f"\nfaithfulness, {model}, {rows['image'].nunique()} images, means (compares methods, not models)")
-        width = max(map(len, table.index))
-        for name in table.columns:
-            metric = METRICS[str(name)]
+        methods = list(dict.fromkeys(rows["method"]))
+        width = max(map(len, methods))
+        for name, metric in METRICS.items():
             print(f"  {name} ({'higher' if metric.higher_is_better else 'lower'} is better: {metric.says})")
-            ordered = table[name].sort_values(ascending=not metric.higher_is_better)
-            for method, value in ordered.items():
-                print(f"    {method:<{width}}  {value:+.3f}")
+            values = {m: np.asarray(select(rows, metric=name, method=m)["score"], float) for m in methods}
+            defined = {m: found[np.isfinite(found)] for m, found in values.items()}
+            means = {m: found.mean() for m, found in defined.items() if len(found)}
+            for method in sorted(means, key=means.__getitem__, reverse=metric.higher_is_better):
+                lacking = len(values[method]) - len(defined[method])
+                print(f"    {method:<{width}}  {means[method]:+.3f}" + f"  ({lacking} undefined)" * bool(lacking))

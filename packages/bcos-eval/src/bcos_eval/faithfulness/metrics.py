@@ -37,7 +37,7 @@ METRICS = {
     "cascading_ssim": Metric(False, "the same (structural similarity)"),
     "independent_rank": Metric(False, "likeness to maps with one randomised layer (Spearman)"),
     "independent_ssim": Metric(False, "the same (structural similarity)"),
-    "random_logit": Metric(False, "likeness to the map of another class (Spearman)"),
+    "random_logit": Metric(False, "likeness, up to sign, to the map of another class (absolute Spearman)"),
     "max_sensitivity": Metric(False, "largest relative change of the map under small noise"),
     "avg_sensitivity": Metric(False, "mean relative change of the map under small noise"),
     "gini": Metric(True, "sparseness"),
@@ -99,7 +99,7 @@ def measure(
         ),
         (("cascading_rank", "cascading_ssim"), lambda: randomised(True)),
         (("independent_rank", "independent_ssim"), lambda: randomised(False)),
-        (("random_logit",), lambda: (compare_targets(attributor, images, target, model.num_classes, seed=seed),)),
+        (("random_logit",), lambda: (compare_targets(attributor, images, target, model.num_classes, seed=seed).abs(),)),
         (("max_sensitivity", "avg_sensitivity"), lambda: sensitivity(attributor, images, target, seed=seed)),
         (("gini",), lambda: (gini_index(maps),)),
     ]

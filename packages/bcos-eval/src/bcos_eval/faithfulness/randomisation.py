@@ -104,8 +104,8 @@ def compare_targets(
     """Spearman correlation of the map of a class with that of another, random one (random logit test, Sixt et al., ICML
     2020, arXiv 1912.09818).
 
-    Lower is better; a map that is the same for every class explains none of them. A softmax-trained network may
-    rightly give classes opposite maps, correlation -1.
+    Near 0 is best. A map that is the same for every class, 1, explains none of them; one that is the other's negative,
+    -1, says which class each pixel is for or against, yet points to the same places.
     """
     generator = torch.Generator().manual_seed(seed)
     other = (target.cpu() + torch.randint(1, num_classes, target.shape, generator=generator)) % num_classes

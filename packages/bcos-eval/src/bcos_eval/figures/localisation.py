@@ -1,6 +1,7 @@
 """Box plots of localisation scores."""
 
 import pathlib
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -28,8 +29,8 @@ def draw_localisation(
     figure = Figure(figsize=(width, 2.5 * len(models) + 1.9), layout="constrained")
     chance = scores["chance"].mean()
     for axes, model in zip(figure.subplots(len(models), 1, sharex=True, squeeze=False)[:, 0], models, strict=True):
-        of_model = scores[scores["model"] == model]
-        groups = {m: part["score"].dropna().to_numpy() for m, part in of_model.groupby("method", sort=False)}
+        of_model = scores.loc[scores["model"] == model]
+        groups = {m: of_model.loc[of_model["method"] == m, "score"].dropna() for m in of_model["method"].unique()}
         places = [methods.index(method) for method in groups]
         boxes = axes.boxplot(
             list(groups.values()),
@@ -55,10 +56,10 @@ def draw_localisation(
         axes.set_ylabel("score", fontsize=9)
         axes.set_title(model, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(textwrap.fill(title, int(11 * width)), fontsize=11)
     figure.supxlabel(
         "Box: middle half of the maps; line: median; diamond: mean; whiskers: 5% to 95%."
-        + " Dark: the model's own explanation." * bool(own),
+        + "\nDark: the model's own explanation." * bool(own),
         fontsize=8,
         color="#57606a",
     )

@@ -5,7 +5,7 @@ from .difull import DisconnectedModel
 from .grids import Grids, Prediction, count_grids, draw_grids, draw_official_grids, predict, shared_images
 from .mosaic import cell_shares, tile, untile
 from .pointing_game import play_boxes, play_grids
-from .summary import Difference, difference, summarise
+from .summary import Difference, difference, select, summarise
 
 __all__ = [
     "Contest",
@@ -23,6 +23,7 @@ __all__ = [
     "play_boxes",
     "play_grids",
     "predict",
+    "select",
     "shared_images",
     "summarise",
     "tile",

@@ -116,6 +116,8 @@ class Contest:
         attributor = self.attributor(game, model, method)
         if game == "energy":
             images = self.chosen(np.array([i for i in self.boxes if self.usable[i]], int))
+            if not images:
+                raise InputError("--game energy: no image with a box is right and confident enough for every model")
             found = play_boxes(attributor, self.images, self.boxes, images, **options)
             index = found["grid"].to_numpy()
         else:

@@ -39,10 +39,11 @@ def summarise(scores: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) 
         of maps and of empty ones, seconds for a map.
     """
     rows = []
-    for (game, model, method), part in scores.groupby(["game", "model", "method"], sort=False):
-        by_grid = part.groupby("grid")["score"].mean().to_numpy()
+    for game, model, method in dict.fromkeys(zip(scores["game"], scores["model"], scores["method"], strict=True)):
+        part = select(scores, game=game, model=model, method=method)
+        by_grid = grid_means(part)
         low, high = bootstrap_interval(by_grid, confidence=confidence, seed=seed)
-        quartiles = np.percentile(part["score"], [25, 50, 75])
+        q25, median, q75 = np.percentile(part["score"], [25, 50, 75])
         rows.append(
             {
                 "game": game,
@@ -51,14 +52,14 @@ def summarise(scores: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) 
                 "mean": by_grid.mean(),
                 "low": low,
                 "high": high,
-                "median": quartiles[1],
-                "q25": quartiles[0],
-                "q75": quartiles[2],
-                "chance": part["chance"].mean(),
+                "median": median,
+                "q25": q25,
+                "q75": q75,
+                "chance": np.mean(part["chance"]),
                 "grids": len(by_grid),
                 "maps": len(part),
-                "empty": int(part["empty"].sum()),
-                "seconds": part["seconds"].mean(),
+                "empty": np.sum(part["empty"]),
+                "seconds": np.mean(part["seconds"]),
             }
         )
     return pd.DataFrame(rows)
@@ -85,12 +86,22 @@ def difference(
         >>> difference(frame, ("net", "a"), ("net", "b")).mean
         0.25
     """
-    one, other = (scores[(scores["model"] == s[0]) & (scores["method"] == s[1])] for s in (first, second))
-    keys = ["grid", "cell", "class"]
-    if one.empty or not one[keys].reset_index(drop=True).equals(other[keys].reset_index(drop=True)):
+    one, other = (select(scores, model=model, method=method) for model, method in (first, second))
+    if one.empty or not all(np.array_equal(one[key], other[key]) for key in ("grid", "cell", "class")):
         raise ValueError(f"scores: {first} and {second} were not scored on the same grids")
-    gaps = (one.groupby("grid")["score"].mean() - other.groupby("grid")["score"].mean()).to_numpy()
+    gaps = grid_means(one) - grid_means(other)
     return Difference(first, second, float(gaps.mean()), *bootstrap_interval(gaps, confidence=confidence, seed=seed))
+
+
+def select(scores: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    return scores.loc[np.logical_and.reduce([scores[column] == value for column, value in values.items()])]
+
+
+def grid_means(scores: pd.DataFrame) -> np.ndarray:
+    """Mean score of each grid, in the order of their numbers."""
+    _, place = np.unique(np.asarray(scores["grid"]), return_inverse=True)
+    return np.bincount(place, np.asarray(scores["score"], float)) / np.bincount(place)
 
 
 def bootstrap_interval(values: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
