@@ -103,7 +103,8 @@ def create_attributor(
             seed and the image, not on its neighbours in the batch.
         baseline: What images are compared with, by the methods that do (:mod:`bcos_eval.attribution.baseline`); None
             for "grey".
-        **options: The method's own, as ``METHODS[name].options`` lists them.
+        **options: The method's own, as ``METHODS[name].options`` lists them and the docstring of
+            ``METHODS[name].compute`` explains.
 
     Raises:
         InputError: If the method or an option is unknown, naming the nearest one.

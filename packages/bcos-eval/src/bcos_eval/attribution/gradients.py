@@ -20,6 +20,7 @@ from .subject import Found, Subject, at_least, relative_residual
 
 
 def contributions(subject: Subject, images: Tensor, target: Tensor) -> Found:
+    """By :func:`bcos_core.explain`; of a network of ReLUs they are input times gradient."""
     found = explain(subject.model, images, target)
     return found.contribution_map, found.completeness_error
 
@@ -41,6 +42,7 @@ def input_x_gradient(subject: Subject, images: Tensor, target: Tensor) -> Found:
 def integrated_gradients(
     subject: Subject, images: Tensor, target: Tensor, *, baseline: Baseline = "grey", steps: int = 50
 ) -> Found:
+    """Sundararajan et al., ICML 2017, arXiv 1703.01365; in ``steps`` points of a Gauss-Legendre quadrature."""
     x, reference = subject.encode(images), encoded_baseline(baseline, subject, images)
     method = IntegratedGradients(subject.network)
     method.gradient_func = subject.gradient
@@ -49,6 +51,10 @@ def integrated_gradients(
 
 
 def deeplift(subject: Subject, images: Tensor, target: Tensor, *, baseline: Baseline = "grey") -> Found:
+    """Shrikumar et al., ICML 2017, arXiv 1704.02685, the Rescale rule, on a repaired copy of the network.
+
+    What has no rule, such as a B-cos layer's scale or a GELU, keeps its gradient; the residual tells what that costs.
+    """
     x, reference = subject.encode(images), encoded_baseline(baseline, subject, images)
     method = DeepLift(_repaired("deeplift", subject, x))
     maps = []
@@ -61,12 +67,17 @@ def deeplift(subject: Subject, images: Tensor, target: Tensor, *, baseline: Base
 
 
 def guided_backprop(subject: Subject, images: Tensor, target: Tensor) -> Found:
+    """Springenberg et al., arXiv 1412.6806; on a network without ReLUs it is the gradient."""
     x = subject.encode(images)
     with _quiet("Setting backward hooks on ReLU"):
         return GuidedBackprop(_repaired("guided_backprop", subject, x)).attribute(x, target).sum(1), None
 
 
 def smoothgrad(subject: Subject, images: Tensor, target: Tensor, *, samples: int = 25, noise: float = 0.15) -> Found:
+    """Smilkov et al., arXiv 1706.03825: the mean of ``samples`` absolute gradients.
+
+    The noise's standard deviation is the share ``noise`` of the range of the encoded input, which it is added to.
+    """
     at_least(1, "samples", samples)
     if not noise > 0:
         raise InputError(f"noise: expected a share of the input's range, > 0, got {noise}")

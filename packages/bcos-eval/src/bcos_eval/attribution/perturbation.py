@@ -30,6 +30,11 @@ def occlusion(
     window: float = 1 / 7,
     stride: float = 0.5,
 ) -> Found:
+    """Zeiler & Fergus, ECCV 2014, arXiv 1311.2901: how much the logit falls when a window is hidden.
+
+    A pixel is given the mean over the windows that hide it. ``window`` is the window's side as a share of the image's
+    shorter side (two pixels at least), ``stride`` the step as a share of the window.
+    """
     for name, value in (("window", window), ("stride", stride)):
         if not 0 < value <= 1:
             raise InputError(f"{name}: expected a share in (0, 1], got {value}")
@@ -56,6 +61,11 @@ def lime(
     samples: int = 500,
     superpixels: int = 64,
 ) -> Found:
+    """Ribeiro et al., KDD 2016, arXiv 1602.04938: a ridge regression on superpixels switched on or off by a coin.
+
+    Its penalty is 1 and samples weigh by :func:`switch_similarity`; captum's own default, a lasso of 0.01, leaves
+    nothing where outputs change little. ``superpixels`` is about how many there are.
+    """
     method = Lime(_logits(subject), interpretable_model=SkLearnRidge(alpha=1.0), similarity_func=switch_similarity)
     return _shares(method, subject, images, target, baseline, samples, superpixels), None
 
@@ -69,6 +79,10 @@ def kernel_shap(
     samples: int = 500,
     superpixels: int = 64,
 ) -> Found:
+    """Lundberg & Lee, NeurIPS 2017, arXiv 1705.07874; ``superpixels`` is about how many there are.
+
+    Their shares add up to f(image) - f(baseline), all but exactly, however few the samples.
+    """
     found = _shares(KernelShap(_logits(subject)), subject, images, target, baseline, samples, superpixels)
     reference = subject.encode(baseline_images(baseline, images)).detach()
     total = subject.total(subject.encode(images), reference, target)
