@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from bcos_core.run.error import InputError
-from bcos_eval.scores import Design, ScoreTable
+from bcos_eval.design import Design
+from bcos_eval.scores import ScoreTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -41,7 +41,7 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
     study, adapter = _study(queue), load_adapter(queue.plan.package)
     folder = study_folder(study.name)
     states = queue.states()
-    table = score_table(states, queue)
+    table = score_table(study, states)
     table.write(folder)
     timings = _add_timing(folder, timing)
     missing = [s for s in states if s.state != "done"]

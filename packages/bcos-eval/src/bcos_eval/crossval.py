@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .queue import UnitQueue, UnitState
 from .scores import UNIT_COLUMNS, ScoreTable
-from .study import study_folder
+from .study import Study, study_folder
 
 _POLL_SECONDS = 1.0
 _SECONDS_BETWEEN_LINES = 15.0
@@ -186,7 +186,7 @@ def _bar(console: Console, total: int) -> Iterator[Progress | None]:
         yield bar
 
 
-def score_table(states: list[UnitState], queue: UnitQueue) -> ScoreTable:
+def score_table(study: Study, states: Sequence[UnitState]) -> ScoreTable:
     """The scores of the units that are done.
 
     Raises:
@@ -209,5 +209,5 @@ def score_table(states: list[UnitState], queue: UnitQueue) -> ScoreTable:
             rows.append(dict(zip(UNIT_COLUMNS, own, strict=True)) | dict(r["metrics"]))
     if not rows:
         reasons = {s.reason for s in states if s.state == "failed"}
-        raise InputError(f"no unit of {queue.plan.name} is done: {'; '.join(sorted(reasons)) or 'none has run'}")
-    return ScoreTable(pd.DataFrame(rows), queue.plan.design)
+        raise InputError(f"no unit of {study.name} is done: {'; '.join(sorted(reasons)) or 'none has run'}")
+    return ScoreTable(pd.DataFrame(rows), study.design)

@@ -5,7 +5,7 @@ same folds, and given up where it is worse (Wilcoxon's signed-rank test).
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bcos_core.run.seed import derive_seed
 
@@ -82,7 +82,7 @@ def _value(
     return sum(values) / len(values), False
 
 
-def _direction(metric: str) -> str:
+def _direction(metric: str) -> Literal["maximize", "minimize"]:
     from .stats import higher_is_better
 
     return "maximize" if higher_is_better(metric) else "minimize"

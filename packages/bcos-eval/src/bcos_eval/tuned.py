@@ -48,7 +48,7 @@ def conclude(queue: UnitQueue) -> pathlib.Path:
 
 
 def _say(plan: Tuning, table: pd.DataFrame, planned: int, path: pathlib.Path) -> None:
-    pruned = int(table["pruned"].sum())
+    pruned = sum(table["pruned"].tolist())
     print(
         f"{plan.name}: {len(table)} of {planned} trials, {pruned} of them given up early; {plan.metric} is the mean "
         f"over {plan.search.folds} inner folds, the test was not looked at"

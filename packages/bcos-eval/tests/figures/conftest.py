@@ -1,7 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from bcos_eval.scores import Design, ScoreTable
+from bcos_eval.design import Design
+from bcos_eval.scores import ScoreTable
 from bcos_eval.stats import compare_arms
 
 

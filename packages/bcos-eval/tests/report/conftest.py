@@ -3,8 +3,9 @@ import datetime
 import numpy as np
 import pandas as pd
 import pytest
+from bcos_eval.design import Design
 from bcos_eval.report import Data, Picture, StudyReport, Timings, draw_pictures
-from bcos_eval.scores import Design, ScoreTable
+from bcos_eval.scores import ScoreTable
 from bcos_eval.stats import compare_arms
 from PIL import Image
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bcos_eval.scores import Design
+from bcos_eval.design import Design
 from bcos_eval.stats.calibration import assumed_study, calibrate, count_rejections, fold_correlation, halves_study, main
 
 FOLDS = Design(5)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from bcos_core.run.error import InputError
-from bcos_eval.scores import Design, ScoreTable
+from bcos_eval.design import Design
+from bcos_eval.scores import ScoreTable
 from bcos_eval.stats import compare_arms, higher_is_better, to_lines
 from bcos_eval.stats.effect import hedges_g
 from scipy import stats

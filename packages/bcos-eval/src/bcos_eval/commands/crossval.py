@@ -9,13 +9,14 @@ from bcos_core.run.error import InputError, unknown_name
 
 from .planning import (
     add_work_options,
-    circumstances,
     default_name,
     new_queue,
+    now,
     open_queue,
     parse_twice,
     refuse_existing,
     refuse_varied,
+    write_command,
 )
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
         rope=options.rope,
         contrasts=read_contrasts(options.contrast or ()),
         search=search,
-        **circumstances("crossval", argv),
+        command=write_command("crossval", argv),
+        created=now(),
     )
     refuse_existing(study.name, options.queue)
     return study

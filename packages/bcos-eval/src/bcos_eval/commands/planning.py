@@ -57,14 +57,18 @@ def refuse_varied(
 
 def default_name(config: Any, kind: str) -> str:
     """Data, kind and time."""
-    now = datetime.datetime.now()
-    return f"{config.data_name.replace(':', '-')}-{kind.replace(' ', '-')}-{now:%Y%m%d-%H%M%S}"
+    time = datetime.datetime.now()
+    return f"{config.data_name.replace(':', '-')}-{kind.replace(' ', '-')}-{time:%Y%m%d-%H%M%S}"
 
 
-def circumstances(command: str, argv: Sequence[str]) -> dict[str, str]:
-    """How and when it was asked for."""
-    now = datetime.datetime.now().astimezone()
-    return {"command": shlex.join(["bcos-eval", command, *argv]), "created": now.isoformat(timespec="seconds")}
+def write_command(name: str, argv: Sequence[str]) -> str:
+    """The command line that asked."""
+    return shlex.join(["bcos-eval", name, *argv])
+
+
+def now() -> str:
+    """Date and time, ISO 8601."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def open_queue(name: str, location: str | None, *, retry: bool) -> "tuple[UnitQueue, str]":

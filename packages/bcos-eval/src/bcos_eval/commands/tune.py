@@ -7,13 +7,14 @@ from bcos_core.run.config import flatten, to_dict
 
 from .planning import (
     add_work_options,
-    circumstances,
     default_name,
     new_queue,
+    now,
     open_queue,
     parse_twice,
     refuse_existing,
     refuse_varied,
+    write_command,
 )
 
 
@@ -68,7 +69,8 @@ def tune(argv: Sequence[str]) -> None:
             metric=options.metric,
             seed=config.seed,
             data=adapter.check({name: config}),
-            **circumstances("tune", argv),
+            command=write_command("tune", argv),
+            created=now(),
         )
         queue, place = new_queue(plan, options.queue)
     try:

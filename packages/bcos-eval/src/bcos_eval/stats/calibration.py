@@ -17,7 +17,7 @@ from bcos_vision.progress import track
 from jaxtyping import Float
 from scipy import stats
 
-from ..scores import Design
+from ..design import Design
 from .contrast import estimate_difference, run_tests
 from .interval import mean_interval
 from .power import smallest_detectable

@@ -48,7 +48,7 @@ def compare_arms(
 
     Example:
         >>> import pandas as pd
-        >>> from bcos_eval.scores import Design
+        >>> from bcos_eval.design import Design
         >>> unit = dict(repeat=0, seed=0, num_train=8, num_test=2, seconds=1.0, run_id="")
         >>> scores = {"plain": [0.92, 0.93, 0.93, 0.95, 0.95], "bcos": [0.93, 0.95, 0.94, 0.96, 0.95]}
         >>> rows = [dict(arm=arm, fold=i, accuracy=x, **unit) for arm in scores for i, x in enumerate(scores[arm])]

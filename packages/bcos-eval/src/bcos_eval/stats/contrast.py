@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from ..scores import Design, ScoreTable
+from ..design import Design
+from ..scores import ScoreTable
 from .assumption import assumption_notes
 from .effect import hedges_g, paired_d
 from .five_by_two import five_by_two_f, five_by_two_t

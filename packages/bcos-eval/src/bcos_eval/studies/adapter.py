@@ -30,15 +30,28 @@ class UnitResult:
 class Adapter(Protocol):
     """A package's training, as studies see it."""
 
-    name: str
-    config_type: type
-    """The package's configuration, a frozen dataclass with a field ``seed``."""
-    preload: tuple[str, ...]
-    """Modules that every unit needs, imported once before units branch off."""
-    varied: frozenset[str]
-    """Options that the study sets itself, so that no arm may."""
-    shorthands: Mapping[str, Mapping[str, Any]]
-    """Arms that need no options: "bcos" for {"variant": "bcos"}."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def config_type(self) -> type[Any]:
+        """The package's configuration, a frozen dataclass with a field ``seed``."""
+        ...
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that every unit needs, imported once before units branch off."""
+        ...
+
+    @property
+    def varied(self) -> frozenset[str]:
+        """Options that the study sets itself, so that no arm may."""
+        ...
+
+    @property
+    def shorthands(self) -> Mapping[str, Mapping[str, Any]]:
+        """Arms that need no options: "bcos" for {"variant": "bcos"}."""
+        ...
 
     def recipe(self, name: str | None, data: str | None) -> Any:
         """The configuration of a preset, or of the one that suits the data."""

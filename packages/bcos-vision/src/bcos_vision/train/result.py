@@ -52,8 +52,10 @@ def conclude(
         device=device_of(config),
     )
     run.log_metrics({f"{stage}/{name}": value for name, value in evaluation.metrics.items()}, config.epochs)
-    answers = {"labels": evaluation.labels.numpy(), "predictions": evaluation.predictions.numpy()}
-    np.savez_compressed(run.folder / PREDICTIONS, **answers)  # McNemar's test compares two runs by them
+    # McNemar's test compares two runs by them
+    np.savez_compressed(
+        run.folder / PREDICTIONS, labels=evaluation.labels.numpy(), predictions=evaluation.predictions.numpy()
+    )
     run.log_artifact(run.folder / PREDICTIONS)
     if pictures:
         _draw(run, config, data, classifier, evaluation, stage)
