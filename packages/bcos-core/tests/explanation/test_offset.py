@@ -155,3 +155,17 @@ def test_in_place_activation_does_not_touch_what_was_recorded():
     assert not off.contributions.any()
     assert on.remainder.item() == 0.5
     assert on.contributions.tolist() == [[1, 1]]
+
+
+def test_layer_norm_over_channels_that_come_first():
+    """torchvision's and timm's LayerNorm2d are LayerNorms whose bias is not along the last dimension."""
+
+    class LayerNorm2d(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+    model = nn.Sequential(LayerNorm2d(3), nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    nn.init.normal_(model[0].bias)
+    found = explain(model, torch.rand(2, 3, 4, 5, dtype=torch.float64), target=1)
+    expected = model[1].bias[1] + model[1].weight[1, :, 0, 0] @ model[0].bias
+    torch.testing.assert_close(found.remainder, expected.expand(2).detach())

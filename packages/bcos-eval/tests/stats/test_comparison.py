@@ -92,7 +92,7 @@ def test_seeds_that_both_arms_ran_with_are_paired():
     assert (one.low, one.high, one.confidence) == pytest.approx((ends.low, ends.high, 0.9), **EXACT)
     assert "same seeds on one split" in one.tests[0].says
     assert "not other training or test samples" in one.estimand
-    assert found.interval == "BCa bootstrap of the seeds"
+    assert found.interval == "t of the seeds"
     assert found.omnibus is None
 
 

@@ -131,10 +131,8 @@ def test_ranks_and_friedman(higher):
 
 def test_intervals_of_an_arms_mean():
     values = RNG.lognormal(size=12)
-    bca = stats.bootstrap((values,), np.mean, n_resamples=9999, method="BCa", rng=np.random.default_rng(0))
-    assert mean_interval(values) == pytest.approx(tuple(bca.confidence_interval), **EXACT)
-    t = stats.ttest_1samp(values[:9], 0).confidence_interval(0.9)
-    assert mean_interval(values[:9], confidence=0.9) == pytest.approx((t.low, t.high), **EXACT)
+    t = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert mean_interval(values, confidence=0.9) == pytest.approx((t.low, t.high), **EXACT)
     folds = corrected_t(values, np.zeros(12), ratio=0.5).interval()
     assert mean_interval(values, ratio=0.5) == pytest.approx(folds, **EXACT)
     assert mean_interval(np.full(12, 0.9)) == pytest.approx((0.9, 0.9))

@@ -19,7 +19,7 @@ from .probability import probabilities
 
 _RIGHT, _WRONG = "#1a7f37", "#c4302b"
 # red for, blue against; the blue is the darker one, so that a print in grey still tells strong evidence apart
-_HEAT = LinearSegmentedColormap.from_list("evidence", ["#0b2f6b", "#5b9bd5", "#ffffff", "#f2a07b", "#d9481c"])
+EVIDENCE = LinearSegmentedColormap.from_list("evidence", ["#0b2f6b", "#5b9bd5", "#ffffff", "#f2a07b", "#d9481c"])
 _GREY_GROUND = "#a9c9e8"  # under a grey explanation: white would hide the white that the network looks for
 
 
@@ -137,7 +137,7 @@ def draw_comparison(
     _show_image(axes[0], image, "what it sees\n")  # two lines, as the others
     both = (comparison.first, comparison.second)
     names = [_shorten(classes[int(e.target[0])]) for e in both]
-    limit = max(_limit(e.contribution_map[0]) for e in (*both, comparison))
+    limit = max(colour_limit(e.contribution_map[0]) for e in (*both, comparison))
     for cell, explanation, name in zip(axes[1:], both, names, strict=False):
         text = f"for and against {name}\n{_sum(explanation)}"
         _show_heat(cell, explanation, 0, text, limit=limit)
@@ -165,8 +165,8 @@ def draw_plain(explanation: Explanation | Comparison, path: pathlib.Path) -> Non
     """
     heat = explanation.contribution_map[0].float().cpu()
     if isinstance(explanation, Comparison) or not _explains_colours(explanation):
-        limit = _limit(heat)
-        picture = _HEAT((heat / (2 * limit) + 0.5).numpy(), bytes=True)[..., :3]
+        limit = colour_limit(heat)
+        picture = EVIDENCE((heat / (2 * limit) + 0.5).numpy(), bytes=True)[..., :3]
     else:
         picture = (_rgba(explanation, 0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     times = -(-128 // min(heat.shape))
@@ -264,12 +264,12 @@ def _show_heat(
     limit: float | None = None,
 ) -> None:
     heat = explanation.contribution_map[i].float().cpu()
-    limit = limit or _limit(heat)
-    axes.imshow(heat.numpy(), cmap=_HEAT, vmin=-limit, vmax=limit)
+    limit = limit or colour_limit(heat)
+    axes.imshow(heat.numpy(), cmap=EVIDENCE, vmin=-limit, vmax=limit)
     _finish(axes, title, colour)
 
 
-def _limit(heat: Tensor) -> float:
+def colour_limit(heat: Tensor) -> float:
     """Where the colours of a heat map end."""
     return float(torch.quantile(heat.float().cpu().abs().flatten(), 0.995)) or 1.0
 

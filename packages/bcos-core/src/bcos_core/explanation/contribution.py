@@ -1,8 +1,6 @@
 """Contributions of the inputs to an output, and how exactly they add up."""
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .mode import explanation_mode
+from .mode import evaluating, exact_arithmetic, explanation_mode
 from .offset import recorded_offsets
 from .render import render_rgba
 
@@ -106,7 +104,13 @@ def explain(
     if (original := model._modules.get("_orig_mod")) is not None:  # of torch.compile
         model = original
     # an inference tensor cannot enter a graph: leave inference mode, if on, and copy
-    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), _exactly(), explanation_mode(model):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        evaluating(model),
+        exact_arithmetic(),
+        explanation_mode(model),
+    ):
         x = x.detach().clone()
         encodes = isinstance(model, EncodingModel)
         inputs = (model.encode(x) if encodes else x).detach().requires_grad_()
@@ -164,35 +168,3 @@ def _target_index(target: int | Sequence[int] | Tensor | None, logits: Tensor) -
 
 def _describe(output: object) -> str:
     return f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-
-
-@contextmanager
-def _exactly() -> Iterator[None]:
-    """Full float32 products on a GPU (TF32 keeps 10 bits: completeness would be 1e-3), and no compiled code."""
-    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    found = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with _uncompiled():
-            yield
-    finally:
-        for backend, precision in zip(backends, found, strict=True):
-            backend.fp32_precision = precision
-
-
-def _uncompiled() -> AbstractContextManager[object]:
-    """Run compiled models, and compiled parts of models, as they are: compiled code does not see new hooks."""
-    # where nothing has been compiled, do not import the compiler (seconds)
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    found = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in found:
-            module.training = training

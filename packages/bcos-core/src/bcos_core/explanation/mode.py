@@ -1,7 +1,11 @@
-"""Explanation mode: for each input, the network is the linear map that it applied."""
+"""Explanation mode, in which the network is, for each input, the linear map that it applied; and what goes with it."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 
+import torch
 from torch import nn
 
 from bcos_core.nn.detachable import Detachable
@@ -47,3 +51,36 @@ class explanation_mode:
     ) -> None:
         for module, name, value in self._found.pop():
             setattr(module, name, value)
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Full float32 products on a GPU (TF32 keeps 10 bits: completeness would be 1e-3), and no compiled code."""
+    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    found = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with _uncompiled():
+            yield
+    finally:
+        for backend, precision in zip(backends, found, strict=True):
+            backend.fp32_precision = precision
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run compiled models, and compiled parts of models, as they are: compiled code does not see new hooks."""
+    # where nothing has been compiled, do not import the compiler (seconds)
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode while the context is open; each module's own flag is restored."""
+    found = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in found:
+            module.training = training

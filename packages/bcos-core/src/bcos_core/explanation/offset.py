@@ -76,6 +76,9 @@ def _constant(module: nn.Module, x: Tensor) -> Tensor | None:
             return module.forward(x.new_zeros(1, *(s if d == 1 else 1 for d, s in enumerate(x.shape[1:], start=1))))
         if isinstance(module, _PER_POSITION):
             return module.forward(x.new_zeros(1, *x.shape[1:]))
+        if isinstance(module, nn.LayerNorm) and type(module).forward is not nn.LayerNorm.forward:
+            # over channels that come first, say (torchvision's and timm's LayerNorm2d): it normalises zeros to its bias
+            return module.forward(x.new_zeros(1, *x.shape[1:]))
         bias = getattr(module, "bias", None)
         if bias is None:
             return None

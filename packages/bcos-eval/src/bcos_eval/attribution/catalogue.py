@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from bcos_core.explanation.contribution import _evaluating, _exactly
+from bcos_core.explanation.mode import evaluating, exact_arithmetic
 from bcos_core.run.error import InputError
 from bcos_core.run.registry import Registry
 from jaxtyping import Float, Int
@@ -146,7 +146,7 @@ class _Prepared:
         """
         model: nn.Module = self.model._modules.get("_orig_mod") or self.model  # of torch.compile
         _check_images(images, encodes=hasattr(model, "encode"))
-        with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), _exactly():
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(model), exact_arithmetic():
             images = images.detach().clone()
             target = _checked_target(target, images, model)
             parts: list[Found] = []

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bcos_vision.figures import _HEAT, _limit
+from bcos_vision.figures import EVIDENCE, colour_limit
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -59,8 +59,8 @@ def draw_gallery(
     for line, row in zip(axes[1:], rows, strict=True):
         _say(line[0], row.method, row.notes)
         for cell_axes, heat in zip(line[1:], row.maps.float().cpu(), strict=True):
-            limit = _limit(heat)
-            cell_axes.imshow(heat.numpy(), cmap=_HEAT, vmin=-limit, vmax=limit)
+            limit = colour_limit(heat)
+            cell_axes.imshow(heat.numpy(), cmap=EVIDENCE, vmin=-limit, vmax=limit)
             _frame(cell_axes)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     figure.supxlabel(

@@ -81,7 +81,7 @@ def compare_arms(
         rope=rope,
         alpha=alpha,
         arms=tuple(_summary(arm, values[arm], ratio[arm], 1 - alpha) for arm in table.arms),
-        interval=interval_method(min(map(len, values.values())), ratio[table.arms[0]]),
+        interval=interval_method(ratio[table.arms[0]]),
         contrasts=_adjust(found, alpha),
         omnibus=rank_arms(np.stack(list(values.values()), 1), table.arms, higher_is_better=better, alpha=alpha)
         if paired and len(values) > 2
