@@ -8,8 +8,7 @@ from bcos_core.run.error import InputError, unknown_name
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from .gradients import Found
-from .subject import Subject
+from .subject import Found, Subject
 
 
 def gradcam(
@@ -104,7 +103,9 @@ def find_layer(network: nn.Module, encoded: Tensor) -> str:
         size = (encoded.shape[2], encoded.shape[3])
         if len(blocks) > 1 and isinstance(module, (nn.Sequential, nn.ModuleList)):
             given = [shapes.get(block, ()) for block in blocks]
-            if all(len(shape) == 3 and token_grid(shape[1], size) for shape in given):
+            if len({type(child) for child in module}) == 1 and all(
+                len(shape) == 3 and token_grid(shape[1], size) for shape in given
+            ):
                 return blocks[-2]
     maps = [(name, shape) for name, shape in found if name and len(shape) == 4 and shape[2] * shape[3] > 1]
     if maps and _is_classifier(modules[maps[-1][0]]):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from . import cam, gradients, perturbation
 from .attributor import Attribution, Attributor
 from .baseline import Baseline
-from .subject import Subject
+from .subject import Found, Subject
 
 Cost = Literal["a pass", "tens of passes", "hundreds of passes"]
 
@@ -34,7 +34,7 @@ class Method:
     """What it computes, in a line."""
     cost: Cost
     """Of an image."""
-    compute: Callable[..., gradients.Found]
+    compute: Callable[..., Found]
     draws: bool = False
     """Whether its result depends on the seed."""
     options: tuple[str, ...] = field(init=False)
@@ -103,7 +103,8 @@ def create_attributor(
             seed and the image, not on its neighbours in the batch.
         baseline: What images are compared with, by the methods that do (:mod:`bcos_eval.attribution.baseline`); None
             for "grey".
-        **options: The method's own, as ``METHODS[name].options`` lists them.
+        **options: The method's own, as ``METHODS[name].options`` lists them and the docstring of
+            ``METHODS[name].compute`` explains.
 
     Raises:
         InputError: If the method or an option is unknown, naming the nearest one.
@@ -126,7 +127,7 @@ def create_attributor(
     return _Prepared(name, method, model, seed, options)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Prepared:
     name: str
     method: Method
@@ -148,7 +149,7 @@ class _Prepared:
         with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), _exactly():
             images = images.detach().clone()
             target = _checked_target(target, images, model)
-            parts: list[gradients.Found] = []
+            parts: list[Found] = []
             rows = max(1, min(_ROWS, _INPUTS // images[0].numel()))
             done = 0
             while done < len(images):
@@ -164,9 +165,11 @@ class _Prepared:
                     rows //= 2
         maps, residuals = zip(*parts, strict=True)
         known = [r for r in residuals if r is not None]
-        return Attribution(torch.cat(maps).detach(), target, torch.cat(known).to(images.dtype) if known else None)
+        kind = images.dtype  # captum's occlusion answers float32 whatever comes
+        residual = torch.cat(known).to(kind) if known else None
+        return Attribution(torch.cat(maps).detach().to(kind), target, residual)
 
-    def _compute(self, subject: Subject, images: Tensor, target: Tensor) -> gradients.Found:
+    def _compute(self, subject: Subject, images: Tensor, target: Tensor) -> Found:
         if not self.method.draws:
             return self.method.compute(subject, images, target, **self.options)
         with torch.random.fork_rng([images.device] if images.is_cuda else []):

@@ -14,8 +14,7 @@ from captum.attr import KernelShap, Lime, Occlusion
 from torch import Tensor
 
 from .baseline import BaselineImage, baseline_images
-from .gradients import Found, _at_least
-from .subject import Subject, relative_residual
+from .subject import Found, Subject, at_least, relative_residual
 from .superpixel import superpixels as find_superpixels
 
 KERNEL_WIDTH = 0.25
@@ -31,6 +30,11 @@ def occlusion(
     window: float = 1 / 7,
     stride: float = 0.5,
 ) -> Found:
+    """Zeiler & Fergus, ECCV 2014, arXiv 1311.2901: how much the logit falls when a window is hidden.
+
+    A pixel is given the mean over the windows that hide it. ``window`` is the window's side as a share of the image's
+    shorter side (two pixels at least), ``stride`` the step as a share of the window.
+    """
     for name, value in (("window", window), ("stride", stride)):
         if not 0 < value <= 1:
             raise InputError(f"{name}: expected a share in (0, 1], got {value}")
@@ -57,6 +61,11 @@ def lime(
     samples: int = 500,
     superpixels: int = 64,
 ) -> Found:
+    """Ribeiro et al., KDD 2016, arXiv 1602.04938: a ridge regression on superpixels switched on or off by a coin.
+
+    Its penalty is 1 and samples weigh by :func:`switch_similarity`; captum's own default, a lasso of 0.01, leaves
+    nothing where outputs change little. ``superpixels`` is about how many there are.
+    """
     method = Lime(_logits(subject), interpretable_model=SkLearnRidge(alpha=1.0), similarity_func=switch_similarity)
     return _shares(method, subject, images, target, baseline, samples, superpixels), None
 
@@ -70,6 +79,10 @@ def kernel_shap(
     samples: int = 500,
     superpixels: int = 64,
 ) -> Found:
+    """Lundberg & Lee, NeurIPS 2017, arXiv 1705.07874; ``superpixels`` is about how many there are.
+
+    Their shares add up to f(image) - f(baseline), all but exactly, however few the samples.
+    """
     found = _shares(KernelShap(_logits(subject)), subject, images, target, baseline, samples, superpixels)
     reference = subject.encode(baseline_images(baseline, images)).detach()
     total = subject.total(subject.encode(images), reference, target)
@@ -89,12 +102,12 @@ def rise(
     """RISE (Petsiuk et al., BMVC 2018, arXiv 1806.07421): the mean logit over random masks that show a pixel.
 
     A mask is a grid of ``cells`` x ``cells`` switches, each on with probability ``share``, enlarged bilinearly and
-    shifted by up to a cell. Of eq. 6, sum f(I * M) M / (samples * share), the mean over masks is taken off f: the paper's f
-    is a probability, ours a logit, of which any constant could be added; so the map is positive where to show a
-    pixel raises the logit above the average mask's.
+    shifted by up to a cell. The paper's map is sum f(I * M) M / (samples * share), with f a probability; ours is a
+    logit, to which training might have added any constant, so the mean over the masks is taken off f first: the map
+    is positive where to show a pixel raises the logit above the average mask's.
     """
-    _at_least(2, "samples", samples)
-    _at_least(1, "cells", cells)
+    at_least(2, "samples", samples)
+    at_least(1, "cells", cells)
     if not 0 < share < 1:
         raise InputError(f"share: expected a probability in (0, 1), got {share}")
     hidden, forward = baseline_images(baseline, images), _logits(subject)
@@ -135,8 +148,8 @@ def _shares(
     samples: int,
     superpixels: int,
 ) -> Tensor:
-    """Coefficients of superpixels, each shared equally by its pixels: so that maps add up, as those of other methods."""
-    regions = find_superpixels(images[0], _at_least(2, "superpixels", superpixels))
+    """Coefficients of superpixels, each shared equally by its pixels, so that maps add up as other methods' do."""
+    regions = find_superpixels(images[0], at_least(2, "superpixels", superpixels))
     areas = regions.flatten().bincount()
     if samples <= len(areas):
         raise InputError(f"samples: expected more than the {len(areas)} superpixels that are weighed, got {samples}")

@@ -2,6 +2,9 @@
 
 DeepLIFT and guided backpropagation act on modules, by hooks: a ReLU that is a function escapes them, one that is used
 twice confuses them, one that works in place spoils what they keep. The copy has a module of its own for each use.
+Two more of captum's (0.9) troubles are DeepLIFT's: where a pooling follows a ReLU at once, both have hooks on the same
+tensor and the ReLU's sees a gradient that the pooling's has not changed yet; and of windows that overlap, the rule for
+max pooling keeps one where several chose the same pixel. The copy passes clones, and lays such windows side by side.
 What is no module that DeepLIFT knows a rule for (a GELU, a B-cos layer's scale) is left, and keeps its gradient.
 """
 
@@ -10,11 +13,15 @@ import inspect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from bcos_core.nn import GELU, SelfAttention
 from bcos_core.nn.detachable import Detachable
 from jaxtyping import Float
 from torch import Tensor, fx, nn
+from torch.fx.node import Argument
 from torch.overrides import TorchFunctionMode
 
 _RULED: dict[type[nn.Module], tuple[str, ...]] = {
@@ -32,7 +39,10 @@ _RULED: dict[type[nn.Module], tuple[str, ...]] = {
 """Modules that DeepLIFT has rules for, and the functions that compute the same."""
 _REPLACED = (nn.ReLU, nn.MaxPool2d)
 """Those whose functions are made modules."""
-_WITHOUT_RULE = ("gelu", "silu", "silu_", "mish", "relu6", "hardswish", "hardsigmoid", "hardtanh", "selu", "celu")
+_WITHOUT_RULE = (
+    *("gelu", "silu", "silu_", "mish", "relu6", "hardswish", "hardsigmoid", "hardtanh", "selu", "celu"),
+    *("layer_norm", "group_norm", "scaled_dot_product_attention", "multi_head_attention_forward"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class PreflightReport:
     unrepaired: tuple[str, ...] = ()
     """What the rules would get wrong, in words; empty where the copy is sound."""
     kept: tuple[str, ...] = ()
-    """Non-linearities that keep their gradient, for want of a rule: there DeepLIFT does not add up."""
+    """Non-linearities that are known to have no rule and keep their gradient: there DeepLIFT does not add up."""
 
 
 def preflight(network: nn.Module, encoded: Float[Tensor, "n c h w"]) -> tuple[nn.Module, PreflightReport]:
@@ -80,14 +90,20 @@ def preflight(network: nn.Module, encoded: Float[Tensor, "n c h w"]) -> tuple[nn
         except Exception as error:  # whatever tracing of code that is not traceable raises
             unrepaired.append(f"torch.fx cannot trace it ({type(error).__name__}: {_first_line(error)})")
         after = _observe(found, encoded)
-        if mended := len(uses.reused) - len(after.reused):
-            repaired.append(f"{_count(mended, 'was', 'were')} used more than once: a module for each use")
-        for name in uses.functions:
-            if mended := uses.functions[name] - after.functions[name]:
-                repaired.append(f"{_count(mended, f'function {name}', f'functions {name}')} made modules")
+        if again := len(uses.reused) - len(after.reused):
+            repaired.append(f"{_count(again, 'was', 'were')} used more than once: a module for each use")
+        mended = uses.functions - after.functions
+        repaired += [f"{_count(n, f'call of {name}', f'calls of {name}')} made modules" for name, n in mended.items()]
         uses = after
+    if overlapping := [n for n, m in found.named_modules() if type(m) is nn.MaxPool2d and _overlaps(m)]:
+        for name in overlapping:
+            found.set_submodule(name, _SeparateWindows(found.get_submodule(name)))
+        repaired.append(f"windows of {_count(len(overlapping), 'pooling', 'poolings')} laid side by side")
+    for module in found.modules():
+        if type(module) in _RULED:
+            module.register_forward_pre_hook(lambda _module, args: tuple(x.clone() for x in args))
     unrepaired += [f"module {name} is used more than once" for name in uses.reused]
-    unrepaired += [f"{name} is a function, {count} times" for name, count in uses.functions.items() if count]
+    unrepaired += [f"{name} is a function, {count} times" for name, count in uses.functions.items()]
     with torch.no_grad():
         if not torch.equal(found(encoded), network(encoded)):
             unrepaired.append("what works in place changes values that are used again")
@@ -131,12 +147,44 @@ def _observe(network: nn.Module, encoded: Tensor) -> _Uses:
         # a module calls its function, too
         count = sum(calls.counts[name] for name in own) - sum(n for m, n in used.items() if type(m) is kind)
         (functions if kind in _REPLACED else kept)[own[0]] += count
-    kept.update(type(m).__name__ for m in network.modules() if isinstance(m, Detachable))
+    called = (GELU, SelfAttention)  # whose functions are among those without a rule
+    kept.update(type(m).__name__ for m in network.modules() if isinstance(m, Detachable) and not isinstance(m, called))
     return _Uses(
         tuple(names[m] for m, n in used.items() if n > 1),
-        functions,
+        +functions,  # those above zero
         tuple(f"{count} {name}" for name, count in kept.items() if count),
     )
+
+
+class _SeparateWindows(nn.Module):
+    """Max pooling whose windows do not overlap: first they are laid side by side."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self._size, self._stride, self._padding = (
+            _pair(getattr(pool, a)) for a in ("kernel_size", "stride", "padding")
+        )
+        self._ceil = bool(pool.ceil_mode)
+        self.pool = nn.MaxPool1d(self._size[0] * self._size[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = F.max_pool2d(x.detach(), self._size, self._stride, self._padding, ceil_mode=self._ceil).shape
+        sides = []
+        for k in (1, 0):  # the last dimension first
+            end = (shape[2 + k] - 1) * self._stride[k] + self._size[k] - self._padding[k] - x.shape[2 + k]
+            sides += [self._padding[k], end]
+        padded = F.pad(x, sides, value=torch.finfo(x.dtype).min)
+        windows = padded.unfold(2, self._size[0], self._stride[0]).unfold(3, self._size[1], self._stride[1])
+        return self.pool(windows.flatten(4).flatten(1, 3)).view(shape)
+
+
+def _overlaps(pool: nn.Module) -> bool:
+    sizes, strides = _pair(pool.kernel_size), _pair(pool.stride)
+    return _pair(pool.dilation) == (1, 1) and any(k > s for k, s in zip(sizes, strides, strict=True))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 class _Tracer(fx.Tracer):
@@ -197,7 +245,7 @@ _POOL = inspect.Signature(
 """Of ``torch.nn.functional.max_pool2d``, which has none of its own."""
 
 
-def _input(node: fx.Node) -> fx.node.Argument:
+def _input(node: fx.Node) -> Argument:
     return node.args[0] if node.args else node.kwargs["input"]
 
 

@@ -1,11 +1,17 @@
 """A model as attribution methods see it: what encodes, what is attributed through, and the logits of classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from bcos_core.explanation import EncodingModel
+from bcos_core.run.error import InputError
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+Found = tuple[Tensor, Tensor | None]
+"""A map, (N, H, W), and the relative completeness residuals, (N,), of a method that promises a sum."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,9 @@ class Subject:
 
     def gradient(
         self,
-        forward_fn: nn.Module,
-        inputs: tuple[Tensor, ...],
-        target_ind: Tensor,
+        forward_fn: Callable[..., Tensor],
+        inputs: Any,
+        target_ind: Any = None,
         additional_forward_args: object = None,
     ) -> tuple[Tensor, ...]:
         """What captum's gradient methods call to differentiate the target logit, at most ``rows`` inputs at a time.
@@ -62,3 +68,14 @@ class Subject:
 def relative_residual(total: Float[Tensor, "n"], found: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """|found - total| / max(1, |total|), as :class:`~bcos_eval.attribution.Attribution` defines it."""
     return (found.detach().double() - total).abs() / total.abs().clamp(min=1)
+
+
+def at_least(least: int, name: str, value: int) -> int:
+    """An option that is a number of things.
+
+    Raises:
+        InputError: Naming it, if it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}: expected a whole number >= {least}, got {value!r}")
+    return value
