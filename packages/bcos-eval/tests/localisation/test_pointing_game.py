@@ -5,9 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from bcos_core import explain
+from bcos_eval.attribution import create_attributor
 from bcos_eval.attribution.attributor import Attribution
 from bcos_eval.localisation import (
+    Contest,
     DisconnectedModel,
+    Rules,
     cell_shares,
     difference,
     draw_grids,
@@ -20,6 +23,7 @@ from bcos_eval.localisation import (
 from bcos_eval.localisation.summary import bootstrap_interval
 from bcos_vision import create_model
 from bcos_vision.data import ArrayImages
+from bcos_vision.models import TrainedClassifier
 from torch import nn
 
 
@@ -209,3 +213,21 @@ def test_differences_are_paired():
 
 def test_one_grid_has_no_interval():
     assert np.isnan(bootstrap_interval(np.ones(1))).all()
+
+
+def test_disconnected_model_can_be_repaired():
+    model = DisconnectedModel(create_model("resnet20", num_classes=3, variant="standard").eval(), 2)
+    found = create_attributor("deeplift", model).attribute(torch.rand(1, 3, 32, 32), torch.tensor([4])).map
+    mass = untile(found[:, None], 2).abs().sum((1, 2, 3))
+    assert (mass > 0).tolist() == [False, True, False, False]  # logit 4 is class 1 in cell 1
+
+
+def test_gradcam_on_a_disconnected_model_weights_features_of_all_cells():
+    torch.manual_seed(0)
+    model = create_model("resnet20", num_classes=10, in_channels=1, variant="standard").eval()
+    images = ArrayImages(torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8), torch.arange(40) % 10)
+    contest = Contest({"net": TrainedClassifier(model, tuple("0123456789"), (16, 16), "")}, images, Rules(side=2))
+    contest.grids["net"] = _grids(images, 2)
+    found = contest.play("difull", "net", "gradcam")
+    assert found["score"].mean() < 0.9
+    assert not model.network.layer3._forward_hooks

@@ -277,7 +277,7 @@ def _verdict(scores: "pd.DataFrame", rows: Rows, model: str, same: list[tuple[st
         return f"{model}: nothing to compare its own contributions with"
     best = max(others, key=others.__getitem__)
     gap = difference(scores, (model, OWN), (model, best), seed=seed)
-    says = "beat every post-hoc method on it" if gap.low > 0 else "do not beat every post-hoc method on it"
+    says = ("" if gap.low > 0 else "do not ") + "beat every post-hoc method played on it"
     return (
         f"{model}: its own contributions {says}: {means[OWN]:.3f}, best other {best} {others[best]:.3f}, "
         f"difference {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] (paired, 95%)"

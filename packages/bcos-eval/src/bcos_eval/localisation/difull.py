@@ -1,7 +1,6 @@
 """DiFull (Rao et al., CVPR 2022, arXiv 2205.10435): a model on whose grids the truth is known."""
 
 from bcos_vision.models import ImageClassifier
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -66,7 +65,7 @@ class _Cells(nn.Module):
                 logits = self.network(cells)
             finally:
                 handle.remove()
-        return rearrange(logits, "(n cells) k -> n (cells k)", cells=self.side**2)
+        return logits.unflatten(0, (-1, self.side**2)).flatten(1)
 
     def _through_features(self, _module: nn.Module, _args: object, output: Tensor) -> Tensor:
         return untile(self.features(tile(output, self.side)), self.side)

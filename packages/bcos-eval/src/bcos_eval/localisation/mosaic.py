@@ -1,7 +1,9 @@
-"""Grids as pictures, and where on them a map lies. Cells are numbered down the columns, as in the public B-cos code."""
+"""Grids as pictures, and where on them a map lies. Cells are numbered down the columns, as in the public B-cos code.
+
+Without einops, which torch.fx cannot trace: attribution methods repair a traced copy of a network.
+"""
 
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,12 +17,14 @@ def tile(cells: Float[Tensor, "m c h w"], side: int) -> Float[Tensor, "n c y x"]
         tensor([[0., 2.],
                 [1., 3.]])
     """
-    return rearrange(cells, "(n column row) c h w -> n c (row h) (column w)", row=side, column=side)
+    grid = cells.unflatten(0, (-1, side, side))  # n, column, row, c, h, w
+    return grid.permute(0, 3, 2, 4, 1, 5).flatten(4, 5).flatten(2, 3)
 
 
 def untile(mosaics: Float[Tensor, "n c y x"], side: int) -> Float[Tensor, "m c h w"]:
     """The cells of mosaics: undoes :func:`tile`."""
-    return rearrange(mosaics, "n c (row h) (column w) -> (n column row) c h w", row=side, column=side)
+    grid = mosaics.unflatten(3, (side, -1)).unflatten(2, (side, -1))  # n, c, row, h, column, w
+    return grid.permute(0, 4, 2, 1, 3, 5).flatten(0, 2)
 
 
 def resize_cells(cells: Float[Tensor, "m c h w"], size: int) -> Float[Tensor, "m c s s"]:
@@ -47,7 +51,7 @@ def cell_shares(maps: Float[Tensor, "n y x"], side: int, *, smooth: int = 1) -> 
     if maps.shape[1] % side or maps.shape[2] % side:
         raise ValueError(f"maps: {side} cells do not divide {maps.shape[1]}x{maps.shape[2]} pixels")
     positive = untile(positive_part(maps, smooth=smooth)[:, None], side)
-    mass = rearrange(positive.sum((1, 2, 3)), "(n cells) -> n cells", cells=side**2)
+    mass = positive.sum((1, 2, 3)).unflatten(0, (-1, side**2))
     return divide(mass, mass.sum(1, keepdim=True))
 
 
