@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .queue import UnitQueue, UnitState
 from .scores import UNIT_COLUMNS, ScoreTable
 from .study import Study, study_folder
+from .worker import terminable
 
 _POLL_SECONDS = 1.0
 _SECONDS_BETWEEN_LINES = 15.0
@@ -53,13 +54,14 @@ def run_workers(queue: UnitQueue, location: str, *, workers: int, command: str, 
 
     Raises:
         InputError: If workers cannot be started.
-        KeyboardInterrupt: After the workers have given their units back.
+        KeyboardInterrupt: On Ctrl-C, or Stopped on SIGTERM, after the workers have given their units back.
     """
     study = queue.plan
     before = {s.unit.id for s in queue.states() if s.state == "done"}
     prepare_experiment(study.experiment)
     began = time.monotonic()
-    with _Fleet(study.name, location, workers) as fleet, tracking_server():  # workers find the server, or wait for it
+    # the workers find the server, or wait for it
+    with terminable(), _Fleet(study.name, location, workers) as fleet, tracking_server():
         _watch(queue, fleet, command, console)
     wall = time.monotonic() - began
     done = [s for s in queue.states() if s.state == "done" and s.unit.id not in before]

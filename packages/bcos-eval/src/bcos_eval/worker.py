@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.5
 
 
 class Stopped(BaseException):
-    """The worker was asked to end (SIGTERM)."""
+    """This process was asked to end (SIGTERM)."""
 
 
 class Worker:
@@ -52,7 +52,7 @@ class Worker:
         """
         self._environment = environment
         done = 0
-        with _terminable():
+        with terminable():
             while True:
                 if (attempt := self._queue.claim()) is not None:
                     done += self._run(attempt)
@@ -126,7 +126,9 @@ def _ending(code: int | None) -> str:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM into :class:`Stopped` while the context is open."""
+
     def stop(*_: object) -> None:
         raise Stopped
 

@@ -34,6 +34,7 @@ def crossval(argv: Sequence[str]) -> None:
 
     from bcos_eval.conclusion import conclude
     from bcos_eval.crossval import run_workers
+    from bcos_eval.worker import Stopped
 
     console = Console(stderr=True)
     if options.resume is not None:
@@ -45,7 +46,7 @@ def crossval(argv: Sequence[str]) -> None:
         queue, place = new_queue(_with_data(study, adapter), options.queue)
     try:
         timing = run_workers(queue, place, workers=options.workers, command="crossval", console=console)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         raise KeyboardInterrupt(f"go on with: bcos-eval crossval --resume {queue.plan.name}") from None
     conclude(queue, timing=timing, console=console)
 

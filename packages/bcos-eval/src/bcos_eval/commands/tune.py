@@ -47,6 +47,7 @@ def tune(argv: Sequence[str]) -> None:
     from bcos_eval.space import read_search
     from bcos_eval.study import Tuning
     from bcos_eval.tuned import conclude
+    from bcos_eval.worker import Stopped
 
     console = Console(stderr=True)
     if options.resume is not None:
@@ -75,6 +76,6 @@ def tune(argv: Sequence[str]) -> None:
         queue, place = new_queue(plan, options.queue)
     try:
         run_workers(queue, place, workers=options.workers, command="tune", console=console)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         raise KeyboardInterrupt(f"go on with: bcos-eval tune --resume {queue.plan.name}") from None
     conclude(queue)

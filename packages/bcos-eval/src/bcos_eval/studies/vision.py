@@ -29,7 +29,16 @@ class VisionAdapter:
 
     name = "vision"
     config_type = TrainConfig
-    preload = ("bcos_vision.train", "bcos_vision.data.digits", "sklearn.model_selection", "mlflow", "torchvision")
+    preload = (
+        "bcos_vision.train",
+        "bcos_vision.data.digits",
+        "bcos_vision.data.folder",
+        "sklearn.datasets",
+        "sklearn.model_selection",
+        "safetensors.torch",
+        "mlflow.tracking",
+        "mlflow.system_metrics.system_metrics_monitor",
+    )
     varied = frozenset({"seed", "split.seed", "split.fold", "split.folds", "split.inner_folds", "split.inner_fold"})
     shorthands: Mapping[str, Mapping[str, Any]] = {
         "bcos": {"variant": "bcos"},
