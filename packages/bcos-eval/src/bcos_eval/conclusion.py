@@ -169,8 +169,8 @@ def _add_timing(folder: pathlib.Path, timing: Timing | None) -> Timings | None:
         path.write_text(json.dumps(spent, indent=2) + "\n")
     if not spent:
         return None
-    training, wall = (sum(s[name] for s in spent) for name in ("training_seconds", "wall_seconds"))
-    return Timings(training, wall, round(sum(s["wall_seconds"] * s["num_workers"] for s in spent) / wall))
+    training, runs, wall = (sum(s[f"{name}_seconds"] for s in spent) for name in ("training", "run", "wall"))
+    return Timings(training, runs, wall, round(sum(s["wall_seconds"] * s["num_workers"] for s in spent) / wall))
 
 
 def _summary(comparisons: Sequence[Comparison]) -> dict[str, float]:
@@ -201,8 +201,8 @@ def _say_end(
         )
     if timings is not None:
         print(
-            f"{done} trainings of {timings.training_seconds:.0f} s in {timings.wall_seconds:.0f} s with "
-            f"{timings.workers} worker(s)"
+            f"{done} runs of {timings.run_seconds:.0f} s together ({timings.training_seconds:.0f} s of them training) in "
+            f"{timings.wall_seconds:.0f} s with {timings.workers} worker(s): {timings.overhead:.0%} more than the runs"
         )
     here = pathlib.Path.cwd()
     shown = page.relative_to(here) if page.is_relative_to(here) else page

@@ -34,7 +34,9 @@ class Timing:
     wall_seconds: float
     """From the first worker's start until the last unit was done, by this command."""
     training_seconds: float
-    """Of all trainings together, as each measured itself."""
+    """Of all training loops together, as each measured itself."""
+    run_seconds: float
+    """Of all runs together: with data, evaluation and tracking, as each would take without a study."""
     num_workers: int
     num_units: int
     """Units that were done in that time."""
@@ -65,7 +67,8 @@ def run_workers(queue: UnitQueue, location: str, *, workers: int, command: str, 
         _watch(queue, fleet, command, console)
     wall = time.monotonic() - began
     done = [s for s in queue.states() if s.state == "done" and s.unit.id not in before]
-    return Timing(wall, sum(s.result.get("seconds", 0.0) for s in done), workers, len(done))
+    training, runs = (sum(s.result.get(name, 0.0) for s in done) for name in ("seconds", "run_seconds"))
+    return Timing(wall, training, runs, workers, len(done))
 
 
 class _Fleet:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 import threading
+import time
 import traceback
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -19,15 +20,17 @@ from .study import Job
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Train, and return the result as plain values.
+    """Train, and return the result as plain values, with the seconds that all of it took.
 
     Raises:
         InputError: If it cannot be trained.
     """
+    began = time.monotonic()
     adapter = load_adapter(job.package)
     config = configuration.from_dict(adapter.config_type, dict(job.values))
     place = RunPlace(job.experiment, job.arm, dict(job.tags))
-    return dataclasses.asdict(adapter.run(adapter.place(config, job.unit, job.folds, job.inner), place, job.id))
+    result = adapter.run(adapter.place(config, job.unit, job.folds, job.inner), place, job.id)
+    return {**dataclasses.asdict(result), "run_seconds": time.monotonic() - began}
 
 
 def unit_process(job: Job, environment: dict[str, str], log: str, answer: Connection) -> None:

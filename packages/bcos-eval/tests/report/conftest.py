@@ -52,7 +52,7 @@ def make_study(make_table, tmp_path):
             "comparisons": comparisons,
             "pictures": draw_pictures(comparisons, tmp_path / "source") if drawn else (),
             "galleries": (Picture(gallery, "What they see."),),
-            "timings": Timings(training_seconds=630.0, wall_seconds=420.0, workers=2),
+            "timings": Timings(training_seconds=630.0, run_seconds=800.0, wall_seconds=420.0, workers=2),
             "versions": {"torch": "2.15.0"},
             "commands": ("uv run bcos-eval crossval --data digits",),
             "tracking": "MLflow experiment digits",

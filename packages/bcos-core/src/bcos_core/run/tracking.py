@@ -263,6 +263,16 @@ def find_run(run_id: str) -> RunRecord:
     return _record(run)
 
 
+def read_run(run_id: str) -> RunRecord:
+    """A run by its whole id.
+
+    Raises:
+        InputError: If there is none, or the store cannot be read.
+    """
+    with _store_errors():
+        return _record(_client(must_exist=True).get_run(run_id))
+
+
 def find_tagged(experiment: str, tags: Mapping[str, str]) -> RunRecord | None:
     """The newest child run of an experiment that has these tags; None where there is none.
 

@@ -143,10 +143,11 @@ def _timings(study: StudyReport) -> list[tuple[str, str]]:
     if (timings := study.timings) is None:
         return []
     return [
-        ("all trainings, added up", write_time(timings.training_seconds)),
+        ("all runs, added up", write_time(timings.run_seconds)),
+        ("training in them", write_time(timings.training_seconds)),
         ("from first start to last end", write_time(timings.wall_seconds)),
         ("workers", str(timings.workers)),
-        ("workers' time not spent in training", f"{timings.overhead:.1%}"),
+        ("workers' time beyond that of the runs", f"{timings.overhead:.1%}"),
     ]
 
 

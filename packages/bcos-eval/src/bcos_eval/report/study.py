@@ -47,15 +47,17 @@ class Timings:
     """Where the study's time went."""
 
     training_seconds: float
-    """Of all units, added up."""
+    """Of all training loops, added up."""
+    run_seconds: float
+    """Of all runs, added up: training with data, evaluation and tracking."""
     wall_seconds: float
     """From the first start to the last end."""
     workers: int
 
     @property
     def overhead(self) -> float:
-        """Share of the workers' time in which none of them trained."""
-        return max(0.0, 1 - self.training_seconds / (self.wall_seconds * self.workers)) if self.wall_seconds else 0.0
+        """Time of the workers beyond that of the runs, as a share of the runs'."""
+        return max(0.0, self.wall_seconds * self.workers / self.run_seconds - 1) if self.run_seconds else 0.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
-from bcos_core.run.tracking import RunPlace, RunRecord, fetch_artifact, find_tagged, run_folder
+from bcos_core.run.tracking import RunPlace, RunRecord, fetch_artifact, find_tagged, read_run, run_folder
 from bcos_vision.config import TrainConfig
 from bcos_vision.recipes import RECIPES, recipe_for
 
@@ -87,23 +87,13 @@ class VisionAdapter:
         }
 
     def run(self, config: TrainConfig, place: RunPlace, unit_id: str) -> UnitResult:
-        from bcos_vision.train import fit, resume
+        from bcos_vision.train import fit
 
         record = find_tagged(place.experiment, {"unit": unit_id})
         if record is None:
-            fit(config, place=place, pictures=False)
+            record = read_run(fit(config, place=place, pictures=False).run_id)
         elif record.status != "FINISHED":
-            began = time.monotonic()
-            while True:
-                try:
-                    resume(record.id, pictures=False)
-                    break
-                except InputError as error:
-                    if "at work in another process" not in str(error) or time.monotonic() - began > _PATIENCE_SECONDS:
-                        raise
-                    time.sleep(1)
-        record = find_tagged(place.experiment, {"unit": unit_id})
-        assert record is not None
+            record = read_run(_resume(record.id))
         for state in run_folder(record.id).glob("*.ckpt"):  # a study of hundreds would fill the disk
             state.unlink()
         return _read(record)
@@ -147,6 +137,20 @@ class VisionAdapter:
             "each class. Of arms that are no B-cos networks this is input times gradient; completeness says how far it "
             "is from adding up."
         )
+
+
+def _resume(run_id: str) -> str:
+    """Go on with a run, once the process that had it is gone."""
+    from bcos_vision.train import resume
+
+    began = time.monotonic()
+    while True:
+        try:
+            return resume(run_id, pictures=False).run_id
+        except InputError as error:
+            if "at work in another process" not in str(error) or time.monotonic() - began > _PATIENCE_SECONDS:
+                raise
+            time.sleep(1)
 
 
 def _read(record: RunRecord) -> UnitResult:
