@@ -9,12 +9,14 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from bcos_core.run.config import flatten_values
 from bcos_core.run.error import InputError
 from bcos_core.run.tracking import log_summary
 from rich.console import Console
 
 from .crossval import Timing, score_table
+from .figures import draw_scatter
 from .queue import UnitQueue, UnitState
 from .report import Data, MissingUnit, Picture, StudyReport, Timings, draw_pictures, write_report
 from .scores import ScoreTable
@@ -22,8 +24,8 @@ from .stats import Comparison, compare_arms, to_lines
 from .studies.adapter import Adapter, load_adapter
 from .study import Study, Unit, study_folder
 
-SECONDARY = ("completeness_error", "seconds")
-"""Metrics that every report tests beside the study's own."""
+LOCALISATION = "localisation.csv"
+"""In a study's folder: a column run_id, and one for each metric that was measured after training."""
 _TIMING = "timing.json"
 
 
@@ -42,6 +44,7 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
     folder = study_folder(study.name)
     states = queue.states()
     table = score_table(study, states)
+    table = _with_localisation(table, folder)
     table.write(folder)
     timings = _add_timing(folder, timing)
     missing = [s for s in states if s.state != "done"]
@@ -55,14 +58,14 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
             rope=study.rope if name == study.metric else 0.0,
             predictions=predictions if name == "accuracy" else None,
         )
-        for name in dict.fromkeys((study.metric, *(n for n in SECONDARY if n in (*table.metrics, "seconds"))))
+        for name in dict.fromkeys((study.metric, *_secondary(table)))
     ]
     console.print("drawing and writing the report", highlight=False)
     report = _describe(study, table, comparisons, missing, timings)
     out = folder / "report"
     report = dataclasses.replace(
         report,
-        pictures=draw_pictures(comparisons, out / "pictures"),
+        pictures=(*draw_pictures(comparisons, out / "pictures"), *_scatter(comparisons, out / "pictures")),
         galleries=_galleries(adapter, study, states, out / "pictures"),
     )
     page = write_report(report, out)
@@ -70,6 +73,23 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
     print(to_lines(comparisons[0]))
     _say_end(study, states, table, timings, page)
     return page
+
+
+def _with_localisation(table: ScoreTable, folder: pathlib.Path) -> ScoreTable:
+    """The scores with how well each unit's explanations point, if ``bcos-eval localise --study`` has measured it."""
+    if not (folder / LOCALISATION).exists():
+        return table
+    frame = table.frame.merge(pd.read_csv(folder / LOCALISATION), on="run_id", how="left")
+    if frame.isna().any(axis=None):
+        print("localisation is left out, units were done since: bcos-eval localise --study measures it again")
+        return table
+    return dataclasses.replace(table, frame=frame)
+
+
+def _secondary(table: ScoreTable) -> list[str]:
+    """Metrics that are tested beside the study's own: how well explanations point, how exact they are, what it took."""
+    names = (*table.metrics, "seconds")
+    return [n for n in names if n.endswith("localisation") or n in ("completeness_error", "seconds")]
 
 
 def _study(queue: UnitQueue) -> Study:
@@ -111,6 +131,19 @@ def _galleries(
             caption = adapter.draw_explanations({arm: of_arm[arm] for arm in study.arms}, path)
             return (Picture(path, f"{caption} Repeat {unit.repeat}, fold {unit.fold}, seed {unit.seed}."),)
     return ()
+
+
+def _scatter(comparisons: Sequence[Comparison], folder: pathlib.Path) -> list[Picture]:
+    """The study's metric against localisation, once that was measured."""
+    first = comparisons[0]
+    pictures = []
+    for other in comparisons[1:]:
+        if other.metric.endswith("localisation"):
+            path = folder / f"{first.metric}-{other.metric}.svg"
+            draw_scatter(first.arms, other.arms, path, metrics=(first.metric, other.metric))
+            caption = f"{first.metric} and {other.metric}: mean and interval of each arm."
+            pictures.append(Picture(path, caption.replace("_", " ")))
+    return pictures
 
 
 def _describe(
@@ -201,8 +234,8 @@ def _say_end(
         )
     if timings is not None:
         print(
-            f"{done} runs of {timings.run_seconds:.0f} s together ({timings.training_seconds:.0f} s of them training) in "
-            f"{timings.wall_seconds:.0f} s with {timings.workers} worker(s): {timings.overhead:.0%} more than the runs"
+            f"{done} runs of {timings.run_seconds:.0f} s together, {timings.training_seconds:.0f} s of them training, "
+            f"in {timings.wall_seconds:.0f} s with {timings.workers} worker(s), {timings.overhead:.0%} beyond the runs"
         )
     here = pathlib.Path.cwd()
     shown = page.relative_to(here) if page.is_relative_to(here) else page

@@ -34,12 +34,26 @@ row for each map), summary.csv and localisation.png; with --faithfulness, faithf
 
 def localise(argv: Sequence[str]) -> None:
     parser = CommandParser(prog="bcos-eval localise", description=DESCRIPTION)
+    parser.add_argument(
+        "--study",
+        metavar="NAME",
+        type=str,
+        default=None,
+        help="instead of models: the grid pointing game with every model of a study, as a metric of its own, "
+        "'localisation', in its tests and its page",
+    )
     parser.add_argument("--run", metavar="NAME=RUN_ID", type=str, action="append", help="a run's model; repeatable")
     parser.add_argument("--model_file", metavar="NAME=FILE", type=str, action="append", help="a model file; repeatable")
     for name, kind, default, text in (
         ("data", str, None, "digits, folder:PATH, tiny-imagenet:PATH, ... [what the models were trained on]"),
         ("game", str, "grid", "grid, energy, difull, separated by commas"),
-        ("methods", str, "quick", "names separated by commas, all, or quick: of less than a hundred passes an image"),
+        (
+            "methods",
+            str,
+            "quick",
+            "names separated by commas, all, or quick: of less than a hundred passes an image "
+            "[with --study: bcos, the models' own]",
+        ),
         ("grid", int, 3, "cells along a side"),
         ("grids", int, None, "how many [as many as there can be, 250 at most]"),
         ("confidence", float, 0.5, "least probability of the true class, by the loss of training: sigmoid or softmax"),
@@ -67,9 +81,12 @@ def localise(argv: Sequence[str]) -> None:
     games: list[Any] = list(dict.fromkeys(options.game.split(",")))
     if unknown := [game for game in games if game not in GAMES]:
         parser.error(f'--game: expected {", ".join(GAMES)}, separated by commas, got "{unknown[0]}"')
+    if options.study is not None:
+        _localise_study(options, games)
+        return
     models = _named(options.run, "run") | _named(options.model_file, "model_file")
     if not models:
-        raise InputError("give at least one of --run NAME=RUN_ID and --model_file NAME=FILE")
+        raise InputError("give at least one of --run NAME=RUN_ID and --model_file NAME=FILE, or --study NAME")
     if len(models) < len(options.run or ()) + len(options.model_file or ()):
         raise InputError("--run, --model_file: give every model a name of its own, NAME=...")
     methods = _methods(options.methods)
@@ -80,6 +97,33 @@ def localise(argv: Sequence[str]) -> None:
     if {"grid", "difull"} & set(games):
         contest.draw()
     _run(contest, games, methods, out, faithfulness=options.faithfulness)
+
+
+def _localise_study(options: Any, games: Sequence[str]) -> None:
+    if options.run or options.model_file or options.data or options.official or options.faithfulness:
+        raise InputError("--study: has its own models and data; --run, --model_file, --data, ... do not go with it")
+    if list(games) != ["grid"]:
+        raise InputError("--study: plays the game grid")
+    from rich.console import Console
+
+    from bcos_eval.conclusion import LOCALISATION, conclude
+    from bcos_eval.localisation import Rules
+    from bcos_eval.localisation.study import localise_units
+    from bcos_eval.queue import UnitQueue, default_location
+    from bcos_eval.study import Study, study_folder
+
+    folder = study_folder(options.study)
+    queue = UnitQueue.open(options.study, default_location(folder))
+    if not isinstance(queue.plan, Study):
+        raise InputError(f"{options.study} is a search, not a study")
+    rules = Rules(
+        options.grid, options.grids, options.confidence, options.smooth, options.cell_size,
+        batch_size=options.batch_size, seed=options.seed,
+    )  # fmt: skip
+    methods = [OWN] if options.methods == "quick" else _methods(options.methods)
+    table = localise_units(queue.states(), list(queue.plan.arms), rules, methods)
+    table.to_csv(folder / LOCALISATION, index=False)
+    conclude(queue, console=Console(stderr=True))
 
 
 def _named(given: list[str] | None, kind: str) -> dict[str, ModelChoice]:
