@@ -7,6 +7,7 @@ and what is tested is the variance over units, not over grids, whose cells depen
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from bcos_core.run import config as configuration
@@ -80,6 +81,6 @@ def _localise_fold(
         row: dict[str, float | str] = {"run_id": run_id}
         for method in methods:
             name = "localisation" if method == OWN else f"{method}_localisation"
-            row[name] = float(contest.play("grid", arm, method)["score"].mean())
+            row[name] = float(np.mean(contest.play("grid", arm, method)["score"].to_numpy()))
         rows.append(row)
     return rows
