@@ -6,6 +6,7 @@ import time
 
 import psutil
 import pytest
+from bcos_core.run.config import load_dict
 from bcos_eval.cli import main
 
 SMALL = ["--epochs", "1", "--num_explained", "4", "--split.val", "0"]
@@ -79,7 +80,12 @@ def test_study_with_a_killed_worker_has_every_unit_once(project, capsys):
         (["--arm", "bcos", "--arm", "baseline", "--split.folds", "3"], "the study sets it, from --folds"),
         (["--arm", "bcos", "--arm", "baseline", "--control", "plain"], 'no arm "plain"; there are bcos, baseline'),
         (["--arm", "bcos", "--arm", "baseline", "--contrast", "bcos"], 'expected ARM,CONTROL, got "bcos"'),
-        (["--arm", "bcos", "--arm", "baseline", "--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["--arm", "bcos", "--arm", "baseline", "--workers", "-1"], "--workers: expected at least 0, got -1"),
+        (["--arm", "bcos", "--arm", "baseline", "--metric", "acuracy"], 'unknown metric "acuracy"'),
+        (["--arm", "bcos", "--arm", "baseline", "--split.test", "0.3"], "with folds each is the test once"),
+        (["--arm", "bcos", "--arm", "baseline", "--trials", "3"], "belong to --space"),
+        (["--arm", "bcos", "--arm", "baseline", "--devices", "2"], "each training has a worker of its own"),
+        (["--arm", "bcos", "--arm", "x:b=1.5", "--space", "b=1..2"], "the arms differ in b"),
         (["--arm", "bcos", "--arm", "baseline", "--retry"], "--retry: belongs to --resume"),
         (["--resume", "nothing"], 'no study "nothing": no queue at'),
         (["--arm", "bcos", "--arm", "baseline", "--folds", "175"], "arm bcos: 175 folds: class 8 has only 174 samples"),
@@ -102,3 +108,15 @@ def test_a_store_that_cannot_be_reached_is_said_at_once(project, capsys, monkeyp
         main(["crossval", "digits", "--arm", "bcos", "--arm", "baseline", "--name", "far", *SMALL])
     assert ended.value.code == 2
     assert "MLflow server http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+
+
+def test_a_study_can_wait_for_workers_from_elsewhere(project, capsys):
+    arms = ["--arm", "bcos", "--arm", "baseline:optim.lr=0.01", "--folds", "2"]
+    main(["crossval", "digits", *arms, "--name", "later", "--workers", "0", *SMALL])
+    assert "later waits for workers: bcos-eval worker later" in capsys.readouterr().out
+    plan = load_dict(project / "studies/later/study.json")
+    assert plan["arms"]["baseline"]["variant"] == "baseline"  # a known name keeps its meaning beside options
+    assert plan["arms"]["baseline"]["optim"]["lr"] == 0.01
+    with pytest.raises(SystemExit):
+        main(["report", "later"])
+    assert "no unit of later is done: none has run" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import optuna
 import pytest
 from bcos_core.run.error import InputError
 from bcos_eval import queue as queue_module
@@ -97,7 +98,7 @@ def test_unit_of_a_killed_process_is_taken_up_again(queue, place, run):
 
 
 def test_a_unit_that_kills_its_workers_is_given_up(queue, monkeypatch):
-    monkeypatch.setattr(queue_module, "_lives", lambda owner: False)
+    monkeypatch.setattr(queue_module, "_process", lambda owner: None)
     for _ in range(MAX_LOST * 6):
         queue.claim()
     queue.recover()
@@ -166,6 +167,60 @@ def test_a_tuning_keeps_what_was_proposed_to_a_lost_trial(place, monkeypatch):
         again[attempt.unit] = queue.trial(attempt, sampler_seed=9).suggest_float("b", 1, 2)
         queue.complete(attempt, {"value": 0.5, "pruned": False})
     assert again[queue.plan.units()[0]] == proposed != again[queue.plan.units()[1]]
+
+
+def test_a_sampler_sees_all_trials_that_are_done(place):
+    search = Search({"b": {"low": 0.0, "high": 1.0, "log": False}}, trials=40, folds=2)
+    queue = UnitQueue.create(Tuning("t", "vision", {}, search, "loss"), place)
+    tried = []
+    while (attempt := queue.claim()) is not None:
+        trial = queue.trial(attempt, sampler_seed=len(tried))
+        tried.append(trial.suggest_float("b", 0, 1))
+        queue.complete(attempt, {"value": (tried[-1] - 0.3) ** 2, "pruned": False})
+    late = [abs(b - 0.3) for b in tried[20:]]
+    assert sum(late) / 20 < 0.15  # at random it would be 0.29
+
+
+def test_a_clock_that_was_set_is_no_death(queue):
+    attempt = queue.claim()
+    owner = queue_module._myself()
+    queue._set(attempt, owner={**owner, "started": owner["started"] + 30})
+    assert queue.recover() == []
+
+
+def test_who_was_taken_for_dead_learns_it(queue):
+    attempt = queue.claim()
+    assert queue.beat(attempt)
+    queue._finish(attempt.trial, reason="lost")
+    assert not queue.beat(attempt)
+    assert not queue.complete(attempt, {})
+
+
+def test_the_reason_is_the_real_attempts(queue):
+    attempt = queue.claim()
+    queue._put(attempt.unit, lost=0)
+    while queue.claim() is not None:
+        pass
+    queue.fail(attempt, "diverged")
+    assert queue.states()[0].reason == "diverged"
+
+
+def test_a_relative_place_is_the_same_from_elsewhere(study, tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    queue = UnitQueue.create(study(), "sub/queue.journal")
+    monkeypatch.chdir(tmp_path / "sub")
+    assert queue.claim() is not None
+    assert states(UnitQueue.open("small", "queue.journal")).count("running") == 1
+
+
+def test_a_study_that_was_cut_off_while_it_was_made(place, tmp_path):
+    optuna.create_study(storage=queue_module._open_storage(place), study_name="half")
+    with pytest.raises(InputError, match='study "half" was interrupted while it was made'):
+        UnitQueue.open("half", place)
+    (tmp_path / "text").write_text("no journal\nat all\n")
+    with pytest.raises(InputError, match="cannot be used"):
+        UnitQueue.open("small", str(tmp_path / "text"))
 
 
 def test_names_and_places_that_do_not_work(study, queue, place, tmp_path):

@@ -41,6 +41,10 @@ def test_plan_survives_json(study, search):
         ({"contrasts": (("a", "x"),)}, 'no arm "x"'),
         ({"rope": -0.1}, "--rope: expected a difference of at least 0"),
         ({"rope": float("nan")}, "--rope"),
+        ({"rope": float("inf")}, "--rope"),
+        ({"contrasts": (("a", "a"),)}, "--contrast a,a: expected two arms, and each pair once"),
+        ({"contrasts": (("b", "a"), ("b", "a"))}, "each pair once"),
+        ({"name": ".."}, "--name: expected letters"),
         ({"name": "a b/c"}, "--name: expected letters"),
         ({"arms": {"a b": {}, "a-b": {}}, "control": "a b"}, "names too much alike"),
     ],
@@ -58,8 +62,9 @@ def test_overlay_leaves_what_it_was_given(study):
 
 def test_inner_jobs_are_found_again_by_what_they_try(study):
     plan = study(search=Search({"b": {}}, trials=2, folds=2))
-    one, same, other = (plan.inner_job(Unit("a"), {"b": b}, 1) for b in (1.5, 1.5, 2.0))
-    assert one.id == same.id != other.id
+    one, same, other = (plan.inner_job(Unit("a"), trial, {"b": 1.5}, 1) for trial in (3, 3, 4))
+    assert one.id == same.id != other.id  # two trials that try the same do not wait for one another
+    assert study().job(Unit("a")).key != study().job(Unit("a")).key  # nor are two studies of one name mixed up
     assert one.inner == (2, 1)
     assert one.values["b"] == 1.5
     assert one.experiment != plan.experiment

@@ -43,9 +43,23 @@ def test_nested_search_asks_the_same_again(study):
     assert len(set(asked[0])) == len(asked[0])
 
 
+def test_options_that_cannot_be_trained_with_are_a_bad_choice(study):
+    plan = study(search=Search(SPACE, trials=12, folds=2))
+
+    def diverges(job):
+        if job.values["b"] > 2:
+            raise UnitFailed("diverged")
+        found = train(job)
+        return {**found, "metrics": {"accuracy": float("nan")}} if job.values["b"] < 1.2 else found
+
+    assert 1.2 <= run_nested(plan, Unit("a"), diverges)["options"]["b"] <= 2
+    with pytest.raises(UnitFailed, match="no trial of its search worked: accuracy is nan on inner fold 0"):
+        run_nested(plan, Unit("a"), lambda job: {"metrics": {"accuracy": float("nan")}})
+
+
 def test_metric_that_the_training_does_not_report(study):
     plan = study(search=Search(SPACE, trials=2, folds=2), metric="accuracies")
-    with pytest.raises(UnitFailed, match='no metric "accuracies"; there are accuracy'):
+    with pytest.raises(UnitFailed, match='no trial of its search worked: no metric "accuracies"; there are accuracy'):
         run_nested(plan, Unit("a"), train)
 
 
@@ -78,6 +92,7 @@ def test_tuning_through_a_queue(project, capsys):
         (["--space", "b=1..2", "--trials", "0"], "--trials: expected at least 1, got 0"),
         (["--space", "b=1..2", "--split.inner_folds", "3"], "the search sets it, from --inner_folds"),
         (["--space", "seed=1..2"], "seed is not for a search to choose"),
+        (["--space", "b=1..2", "--metric", "acuracy"], 'unknown metric "acuracy"; did you mean "accuracy"'),
     ],
 )
 def test_searches_that_are_refused(project, capsys, words, message):

@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("mlflow")
 
+from bcos_core.run.error import InputError
 from bcos_core.run.server import tracking_server
-from bcos_core.run.tracking import TrackedRun, find_tagged, prepare_experiment
+from bcos_core.run.tracking import TrackedRun, find_tagged, prepare_experiment, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -51,4 +52,15 @@ def test_server_is_shared_and_ends_with_its_last_user(tmp_path, monkeypatch):
     while answers(address) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not answers(address)
-    assert json.loads((tmp_path / "runs/.server/server.json").read_text())["address"] == address
+    assert not (tmp_path / "runs/.server/server.json").exists()
+
+
+def test_server_of_another_machine_is_not_doubled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "uv.lock").touch()
+    (tmp_path / "runs/.server").mkdir(parents=True)
+    record = {"address": "http://127.0.0.1:9", "store": tracking_uri(), "host": "elsewhere"}
+    (tmp_path / "runs/.server/server.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="through a server on elsewhere: give every machine"), tracking_server():
+        pass

@@ -49,17 +49,7 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
     timings = _add_timing(folder, timing)
     missing = [s for s in states if s.state != "done"]
     usable = table.shared() if missing else table
-    predictions = _correct(adapter, study, states)
-    comparisons = [
-        compare_arms(
-            usable,
-            name,
-            contrasts=study.planned,
-            rope=study.rope if name == study.metric else 0.0,
-            predictions=predictions if name == "accuracy" else None,
-        )
-        for name in dict.fromkeys((study.metric, *_secondary(table)))
-    ]
+    comparisons = _compare(study, usable, states, _correct(adapter, study, states))
     console.print("drawing and writing the report", highlight=False)
     report = _describe(study, table, comparisons, missing, timings)
     out = folder / "report"
@@ -73,6 +63,36 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
     print(to_lines(comparisons[0]))
     _say_end(study, states, table, timings, page)
     return page
+
+
+def _compare(
+    study: Study,
+    table: ScoreTable,
+    states: Sequence[UnitState],
+    predictions: Mapping[str, np.ndarray] | None,
+) -> list[Comparison]:
+    """The planned contrasts of the study's metric, and of what is reported beside it.
+
+    Raises:
+        InputError: If no contrast has scores on both sides.
+    """
+    planned = [pair for pair in study.planned if set(pair) <= set(table.arms)]
+    for arm in study.arms:
+        if arm not in table.arms:
+            reasons = sorted({s.reason or s.state for s in states if s.unit.arm == arm and s.state != "done"})
+            print(f"arm {arm} is left out, it has no scores: {'; '.join(reasons)}")
+    if not planned:
+        raise InputError(f"{study.name}: no planned contrast has scores of both arms")
+    names = [name for name in dict.fromkeys((study.metric, *_secondary(table))) if name in (*table.metrics, "seconds")]
+    found = []
+    for name in names:
+        if name != study.metric and not np.isfinite(table.frame[name].to_numpy(float)).all():
+            print(f"{name} is not compared: some units have none")
+            continue
+        rope = study.rope if name == study.metric else 0.0
+        shown = predictions if name == "accuracy" else None
+        found.append(compare_arms(table, name, contrasts=planned, rope=rope, predictions=shown))
+    return found
 
 
 def _with_localisation(table: ScoreTable, folder: pathlib.Path) -> ScoreTable:
@@ -122,13 +142,16 @@ def _galleries(
 ) -> tuple[Picture, ...]:
     """Explanations of the same held-out samples by a model of each arm: of the first fold that all arms have."""
     runs: dict[Unit, dict[str, str]] = {}
+    arms = {s.unit.arm for s in states if s.state == "done"}
     for s in states:
         if s.state == "done":
             runs.setdefault(dataclasses.replace(s.unit, arm=""), {})[s.unit.arm] = s.result["run_id"]
     for unit, of_arm in runs.items():
-        if len(of_arm) == len(study.arms):
+        if len(of_arm) == len(arms):
             path = folder / "explanations.png"
-            caption = adapter.draw_explanations({arm: of_arm[arm] for arm in study.arms}, path)
+            caption = adapter.draw_explanations({arm: of_arm[arm] for arm in study.arms if arm in arms}, path)
+            if caption is None:
+                return ()
             return (Picture(path, f"{caption} Repeat {unit.repeat}, fold {unit.fold}, seed {unit.seed}."),)
     return ()
 

@@ -17,7 +17,7 @@ from bcos_core.run.tracking import prepare_experiment
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .queue import UnitQueue, UnitState
+from .queue import QUEUE_VARIABLE, UnitQueue, UnitState
 from .scores import UNIT_COLUMNS, ScoreTable
 from .study import Study, study_folder
 from .worker import terminable
@@ -61,6 +61,8 @@ def run_workers(queue: UnitQueue, location: str, *, workers: int, command: str, 
     study = queue.plan
     before = {s.unit.id for s in queue.states() if s.state == "done"}
     prepare_experiment(study.experiment)
+    if isinstance(study, Study) and study.search is not None:
+        prepare_experiment(f"{study.experiment}/search")
     began = time.monotonic()
     # the workers find the server, or wait for it
     with terminable(), _Fleet(study.name, location, workers) as fleet, tracking_server():
@@ -75,8 +77,9 @@ class _Fleet:
     """The worker processes of this command."""
 
     def __init__(self, name: str, location: str, count: int) -> None:
-        self._command = [sys.executable, "-m", "bcos_eval.cli", "worker", name, "--queue", location]
-        self._environments = [{**os.environ, **share} for share in _shares(count)]
+        self._command = [sys.executable, "-m", "bcos_eval.cli", "worker", name]
+        # not on the command line, which everybody on the machine can read: it may hold a password
+        self._environments = [{**os.environ, QUEUE_VARIABLE: location, **share} for share in _shares(count)]
         self._log = study_folder(name) / "logs"
         self._log.mkdir(parents=True, exist_ok=True)
         self._restarts = [0] * count
@@ -106,11 +109,15 @@ class _Fleet:
                 continue
             self._restarts[i] += 1
             if self._restarts[i] <= _MAX_RESTARTS:
-                said.append(f"worker {i} ended with code {code}: started again, its unit goes on")
+                said.append(f"worker {i} ended with code {code}: started again, its unit goes on{self._why(i, code)}")
                 self._processes[i] = self._start(i)
             else:
                 said.append(f"worker {i} ended {self._restarts[i]} times and stays ended; see {self._log}")
         return said
+
+    def _why(self, i: int, code: int) -> str:
+        lines = (self._log / f"worker-{i}.log").read_text(errors="replace").strip().splitlines()
+        return f" ({lines[-1]})" if code > 0 and lines else ""
 
     @property
     def alive(self) -> bool:
@@ -128,9 +135,14 @@ class _Fleet:
                 process.wait()
 
 
+def _num_cores() -> int:
+    """Cores that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _shares(count: int) -> list[dict[str, str]]:
     """Each worker's part of the machine, as variables of its environment."""
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // count))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _num_cores() // count))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count_gpus = len(glob.glob("/proc/driver/nvidia/gpus/*"))
     gpus = [g for g in visible.split(",") if g] if visible is not None else [str(i) for i in range(count_gpus)]

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bcos_core.run.error import InputError
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+QUEUE_VARIABLE = "BCOS_EVAL_QUEUE"
+"""The environment's word on where a queue is; a command's --queue goes before it."""
+_PLACE = "queue.txt"
 GRACE_SECONDS = 120.0
 """A worker on another machine counts as dead when its heart has not beaten for so long."""
 MAX_LOST = 3
@@ -117,7 +120,9 @@ class UnitQueue:
             try:
                 inner = optuna.load_study(storage=storage, study_name=name)
             except KeyError:
-                raise InputError(f'no study "{name}" in {_without_password(location)}') from None
+                raise InputError(f'no study "{name}" in {without_password(location)}') from None
+            if "plan" not in inner.user_attrs:
+                raise InputError(f'study "{name}" was interrupted while it was made; give the next another --name')
             return cls(plan_from_dict(inner.user_attrs["plan"]), storage, inner)
 
     def put_missing(self, *, failed: bool = False) -> int:
@@ -137,8 +142,12 @@ class UnitQueue:
 
         self.recover()
         for trial in self._trials(TrialState.WAITING):
-            if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                continue  # another was quicker
+            try:
+                mine = self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            except _finished_error():
+                mine = False
+            if not mine:  # another was quicker
+                continue
             attempt = Attempt(trial._trial_id, trial.number, _unit(trial), trial.user_attrs["lost"])
             self._set(attempt, owner=_myself(), beat=0)
             if any(t.number < trial.number and _is_alive(t) for t in self._by_unit()[attempt.unit.id]):
@@ -147,9 +156,13 @@ class UnitQueue:
             return attempt
         return None
 
-    def beat(self, attempt: Attempt) -> None:
-        """Say that the attempt's worker lives; every :data:`GRACE_SECONDS` / 6 will do."""
-        self._set(attempt, beat=int(time.time()))
+    def beat(self, attempt: Attempt) -> bool:
+        """Say that the attempt's worker lives, every :data:`GRACE_SECONDS` / 6; False if it was taken for dead."""
+        try:
+            self._set(attempt, beat=int(time.time()))
+        except _finished_error():
+            return False
+        return True
 
     def complete(self, attempt: Attempt, result: Mapping[str, Any]) -> bool:
         """Hand in a unit's result; False if the unit had been taken away as lost."""
@@ -163,9 +176,11 @@ class UnitQueue:
         """The attempt as Optuna's own trial, which proposes options and says when to give up."""
         import optuna
 
-        self._optuna.sampler = make_sampler(sampler_seed)
-        self._optuna.pruner = make_pruner()
-        return optuna.Trial(self._optuna, attempt.trial)
+        # loaded anew: Optuna keeps what it read of other trials until its own `ask`, which is not called here
+        fresh = optuna.load_study(
+            storage=self._storage, study_name=self.plan.name, sampler=make_sampler(sampler_seed), pruner=make_pruner()
+        )
+        return optuna.Trial(fresh, attempt.trial)
 
     def fail(self, attempt: Attempt, reason: str) -> None:
         """Say that a unit cannot be done: it is not tried again by itself."""
@@ -192,7 +207,7 @@ class UnitQueue:
                 found.append(unit)
         # whoever took a unit from the dead may have died before it put it in again
         for attempts in self._by_unit().values():
-            last = attempts[-1]
+            last = _last(attempts)
             if last.user_attrs.get("reason") in ("lost", "released") and not any(map(_is_alive, attempts)):
                 self._put(_unit(last), lost=last.user_attrs["lost"] + 1, after=last._trial_id)
         return found
@@ -248,7 +263,10 @@ class UnitQueue:
     def _is_dead(self, trial: "FrozenTrial") -> bool:
         owner = trial.user_attrs.get("owner")
         if owner is not None and owner["host"] == socket.gethostname():
-            return not _lives(owner)
+            process = _process(owner)
+            if process is None or process == "certain":
+                return process is None
+            # the number may have passed to another process, or the clock been set: its heart decides
         # by this observer's clock: those of two machines may differ
         now, beat = time.monotonic(), trial.user_attrs.get("beat", -1)
         seen, since = self._beats.get(trial.number, (None, now))
@@ -259,8 +277,15 @@ class UnitQueue:
 
 
 def default_location(folder: pathlib.Path) -> str:
-    """The journal file of a study that names no database."""
-    return str(folder / "queue.journal")
+    """Where the queue of the study in this folder is: as it was made with, else a journal file beside its scores."""
+    noted = folder / _PLACE
+    return noted.read_text().strip() if noted.exists() else str(folder / "queue.journal")
+
+
+def note_location(folder: pathlib.Path, location: str) -> None:
+    """Remember where a study's queue is, unless that would keep a password in a file."""
+    if without_password(location) == location:
+        (folder / _PLACE).write_text(location + "\n")
 
 
 def _open_storage(location: str) -> "optuna.storages.BaseStorage":
@@ -273,7 +298,8 @@ def _open_storage(location: str) -> "optuna.storages.BaseStorage":
         return optuna.storages.RDBStorage(location)
     from optuna.storages.journal import JournalFileBackend
 
-    return optuna.storages.JournalStorage(JournalFileBackend(location))
+    # Optuna's lock is a link to the path as given, and has to lead there from wherever it stands
+    return optuna.storages.JournalStorage(JournalFileBackend(os.path.abspath(location)))
 
 
 @contextlib.contextmanager
@@ -287,13 +313,15 @@ def _reachable(location: str) -> Iterator[None]:
             "--queue: a database needs its driver; for postgresql:// install bcos-eval[postgres]"
         ) from None
     except Exception as error:
-        if {c.__name__ for c in type(error).__mro__} & {"OSError", "SQLAlchemyError", "StorageInternalError"}:
+        known = {"OSError", "SQLAlchemyError", "StorageInternalError", "JSONDecodeError", "UnicodeDecodeError"}
+        if {c.__name__ for c in type(error).__mro__} & known:
             text = str(getattr(error, "orig", error)).strip().splitlines()[0]
-            raise InputError(f"the queue {_without_password(location)} cannot be used: {text}") from None
+            raise InputError(f"the queue {without_password(location)} cannot be used: {text}") from None
         raise
 
 
-def _without_password(location: str) -> str:
+def without_password(location: str) -> str:
+    """A database's URL as it may be shown."""
     scheme, separator, rest = location.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else location
 
@@ -318,21 +346,28 @@ def _myself() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
-def _lives(owner: Mapping[str, Any]) -> bool:
+def _process(owner: Mapping[str, Any]) -> Literal["certain", "uncertain"] | None:
+    """Whether there is a process of the owner's number, and whether it is certainly the owner."""
     import psutil
 
     try:
         process = psutil.Process(owner["pid"])
-        # a number may have passed to another process since
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - owner["started"]) < 1
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return "certain" if abs(process.create_time() - owner["started"]) < 1 else "uncertain"
     except psutil.NoSuchProcess:
-        return False
+        return None
+
+
+def _last(attempts: "list[FrozenTrial]") -> "FrozenTrial":
+    """The attempt that says how a unit without a living one ended: not one that was given up for another."""
+    return next((t for t in reversed(attempts) if t.user_attrs.get("reason") != "superseded"), attempts[-1])
 
 
 def _state(unit: Unit, attempts: "list[FrozenTrial]") -> UnitState:
     alive = [t for t in attempts if _is_alive(t)]
     if not alive:
-        last = attempts[-1] if attempts else None
+        last = _last(attempts) if attempts else None
         if last is None or last.user_attrs.get("reason") in ("lost", "released"):
             return UnitState(unit, "waiting", {})
         return UnitState(unit, "failed", {}, last.user_attrs.get("reason", ""))

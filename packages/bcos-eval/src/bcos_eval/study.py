@@ -2,18 +2,27 @@
 
 import copy
 import dataclasses
+import math
 import pathlib
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed
 from bcos_core.run.tracking import project_root
 
 from .design import Design
+
+PLAN = "study.json"
+"""What a study asks, in its folder."""
+
+
+def make_key() -> str:
+    """A name that no other study has."""
+    return uuid.uuid4().hex[:12]
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,14 @@ class Job:
     inner: tuple[int, int] | None
     """Inner folds, and which of them is the test."""
     id: str
-    """What the run is found by in MLflow, within the experiment."""
+    """What the training is called within its study."""
+    key: str
+    """Of the study: with the id, what the run is found by in MLflow."""
     experiment: str
     arm: str
     tags: Mapping[str, str]
+    fingerprint: str
+    """Of the data that was planned with, where other data is to be refused."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +108,16 @@ class Study:
     created: str = ""
     """Date and time, ISO 8601."""
 
+    key: str = field(default_factory=make_key)
+    """What its runs are found by in MLflow: another study of the same name has others."""
+
     def __post_init__(self) -> None:
         """Refuse studies that cannot answer.
 
         Raises:
             InputError: Naming what is wrong.
         """
-        if slug(self.name) != self.name:
-            raise InputError(f'--name: expected letters, digits, ".", "_" and "-", got "{self.name}"')
+        _check_name(self.name)
         if len(self.arms) < 2:
             raise InputError(f"--arm: a comparison needs at least two arms, got {len(self.arms)}")
         if len({slug(arm) for arm in self.arms}) < len(self.arms):
@@ -110,9 +125,12 @@ class Study:
         for arm in {self.control, *(arm for pair in self.contrasts for arm in pair)}:
             if arm not in self.arms:
                 raise InputError(f'no arm "{arm}"; there are {", ".join(self.arms)}')
+        for pair in self.contrasts:
+            if pair[0] == pair[1] or self.contrasts.count(pair) > 1:
+                raise InputError(f"--contrast {','.join(pair)}: expected two arms, and each pair once")
         if self.num_runs < 2:
             raise InputError("one fold and one seed are one value: no variance to compare with; --folds or --seeds")
-        if not self.rope >= 0:
+        if not 0 <= self.rope < math.inf:
             raise InputError(f"--rope: expected a difference of at least 0, got {self.rope}")
 
     @property
@@ -143,17 +161,20 @@ class Study:
 
     def job(self, unit: Unit, options: Mapping[str, Any] | None = None) -> Job:
         """The training of a unit, with the options that a search chose for it."""
-        tags = {"study": self.name, "repeat": str(unit.repeat), "unit": unit.id, "arm_name": unit.arm}
         values = overlay(self.arms[unit.arm], options or {})
-        return Job(self.package, values, unit, self.design.folds, None, unit.id, self.experiment, unit.arm, tags)
+        tags = {"study": self.name, "repeat": str(unit.repeat), "unit": unit.id, "arm_name": unit.arm}
+        return Job(
+            self.package, values, unit, self.design.folds, None, unit.id, self.key, self.experiment, unit.arm, tags,
+            self.data.get("fingerprints", {}).get(unit.arm, ""),
+        )  # fmt: skip
 
-    def inner_job(self, unit: Unit, options: Mapping[str, Any], fold: int) -> Job:
+    def inner_job(self, unit: Unit, trial: int, options: Mapping[str, Any], fold: int) -> Job:
         """One inner fold of a trial of a unit's search."""
         assert self.search is not None
-        inner = (self.search.folds, fold)
         return _inner_job(
-            self.package, self.arms[unit.arm], unit, self.design.folds, inner, options, f"{self.experiment}/search"
-        )
+            self, self.arms[unit.arm], unit, self.design.folds, f"{unit.id}-t{trial}", self.search.folds, fold, options,
+            f"{self.experiment}/search",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,6 +192,7 @@ class Tuning:
     data: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     created: str = ""
+    key: str = field(default_factory=make_key)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be called so.
@@ -178,8 +200,7 @@ class Tuning:
         Raises:
             InputError: Naming what is wrong.
         """
-        if slug(self.name) != self.name:
-            raise InputError(f'--name: expected letters, digits, ".", "_" and "-", got "{self.name}"')
+        _check_name(self.name)
 
     @property
     def experiment(self) -> str:
@@ -193,8 +214,8 @@ class Tuning:
     def inner_job(self, unit: Unit, options: Mapping[str, Any], fold: int) -> Job:
         """One inner fold of a trial; the seeds are the same for all trials, so that they are paired."""
         of_all = Unit("trial", seed=self.seed)
-        inner = (self.search.folds, fold)
-        return _inner_job(self.package, self.values, of_all, 1, inner, options, self.experiment)
+        folds = self.search.folds
+        return _inner_job(self, self.values, of_all, 1, unit.id, folds, fold, options, self.experiment)
 
 
 Plan = Study | Tuning
@@ -236,21 +257,28 @@ def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
 
 
 def _inner_job(
-    package: str,
+    plan: "Study | Tuning",
     values: Mapping[str, Any],
     unit: Unit,
     folds: int,
-    inner: tuple[int, int],
+    trial: str,
+    inner_folds: int,
+    fold: int,
     options: Mapping[str, Any],
     experiment: str,
 ) -> Job:
-    said = ", ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in options.items()
-    )
-    mark = configuration.fingerprint(repr(sorted(options.items())))
-    name = f"{unit.id}-{mark}-i{inner[1]}"
-    tags = {"unit": name, "options": said, "inner_fold": str(inner[1])}
-    return Job(package, overlay(values, options), unit, folds, inner, name, experiment, said, tags)
+    short = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in options.items()}
+    said = ", ".join(f"{name}={value}" for name, value in short.items())
+    tags = {"unit": f"{trial}-i{fold}", "trial": trial, "options": said, "inner_fold": str(fold)}
+    return Job(
+        plan.package, overlay(values, options), unit, folds, (inner_folds, fold), tags["unit"], plan.key, experiment,
+        said, tags, "",
+    )  # fmt: skip
+
+
+def _check_name(name: str) -> None:
+    if slug(name) != name or name.startswith("."):
+        raise InputError(f'--name: expected letters, digits, ".", "_" and "-", got "{name}"')
 
 
 def study_folder(name: str) -> pathlib.Path:

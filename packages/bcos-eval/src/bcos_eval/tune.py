@@ -4,14 +4,15 @@ A trial trains once on each inner fold and is worth the mean; after each fold it
 same folds, and given up where it is worse (Wilcoxon's signed-rank test).
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from bcos_core.run.seed import derive_seed
 
 from .queue import Attempt, UnitQueue
 from .space import make_pruner, make_sampler, suggest
-from .study import Job, Search, Study, Tuning, Unit
+from .study import Job, Study, Tuning, Unit
 
 if TYPE_CHECKING:
     import optuna
@@ -39,16 +40,23 @@ def run_nested(study: Study, unit: Unit, train: Train) -> dict[str, Any]:
         pruner=make_pruner(),
     )
     search = study.search
-    for _ in range(search.trials):
+    reason = ""
+    for number in range(search.trials):
         trial = inner.ask()
         options = suggest(trial, search.space)
-        value, pruned = _value(
-            trial, search, study.metric, lambda fold, options=options: train(study.inner_job(unit, options, fold))
-        )
+        jobs = [study.inner_job(unit, number, options, fold) for fold in range(search.folds)]
+        try:
+            value, pruned = _value(trial, jobs, study.metric, train)
+        except UnitFailed as error:  # options that cannot be trained with are a bad choice, no end of the search
+            reason = str(error)
+            inner.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
         if pruned:
             inner.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             inner.tell(trial, value)
+    if not any(t.state == optuna.trial.TrialState.COMPLETE for t in inner.trials):
+        raise UnitFailed(f"no trial of its search worked: {reason}")
     best = inner.best_trial
     result = train(study.job(unit, best.params))
     return {**result, "options": best.params, "inner_value": best.value}
@@ -60,24 +68,23 @@ def run_trial(queue: UnitQueue, attempt: Attempt, train: Train) -> dict[str, Any
     assert isinstance(plan, Tuning)
     trial = queue.trial(attempt, sampler_seed=derive_seed(plan.seed, "trial", attempt.number) % 2**32)
     options = suggest(trial, plan.search.space)
-    value, pruned = _value(
-        trial, plan.search, plan.metric, lambda fold: train(plan.inner_job(attempt.unit, options, fold))
-    )
+    jobs = [plan.inner_job(attempt.unit, options, fold) for fold in range(plan.search.folds)]
+    value, pruned = _value(trial, jobs, plan.metric, train)
     return {"options": options, "value": value, "pruned": pruned}
 
 
-def _value(
-    trial: "optuna.Trial", search: Search, metric: str, train: Callable[[int], Mapping[str, Any]]
-) -> tuple[float, bool]:
+def _value(trial: "optuna.Trial", jobs: Sequence[Job], metric: str, train: Train) -> tuple[float, bool]:
     """Mean over the folds, and whether it was given up before the last."""
     values: list[float] = []
-    for fold in range(search.folds):
-        result = train(fold)
+    for fold, job in enumerate(jobs):
+        result = train(job)
         if metric not in result["metrics"]:
             raise UnitFailed(f'no metric "{metric}"; there are {", ".join(sorted(result["metrics"]))}')
         values.append(float(result["metrics"][metric]))
+        if not math.isfinite(values[-1]):
+            raise UnitFailed(f"{metric} is {values[-1]} on inner fold {fold}")
         trial.report(values[-1], fold)
-        if fold + 1 < search.folds and trial.should_prune():
+        if fold + 1 < len(jobs) and trial.should_prune():
             return sum(values) / len(values), True
     return sum(values) / len(values), False
 

@@ -28,8 +28,11 @@ def run_job(job: Job) -> dict[str, Any]:
     began = time.monotonic()
     adapter = load_adapter(job.package)
     config = configuration.from_dict(adapter.config_type, dict(job.values))
-    place = RunPlace(job.experiment, job.arm, dict(job.tags))
-    result = adapter.run(adapter.place(config, job.unit, job.folds, job.inner), place, job.id)
+    key = f"{job.key}/{job.id}"
+    place = RunPlace(job.experiment, job.arm, {**job.tags, "unit_key": key})
+    result = adapter.run(adapter.place(config, job.unit, job.folds, job.inner), place, key)
+    if job.fingerprint and result.fingerprint != job.fingerprint:
+        raise InputError("the data has changed since the study was planned; start a new study")
     return {**dataclasses.asdict(result), "run_seconds": time.monotonic() - began}
 
 
@@ -39,17 +42,13 @@ def unit_process(job: Job, environment: dict[str, str], log: str, answer: Connec
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # a killed worker's unit ends
     os.environ.update(environment)
-    pathlib.Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", buffering=1) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     try:
+        _write_to(log)
         answer.send(("done", run_job(job)))
     except InputError as error:
         answer.send(("failed", str(error)))
     except KeyboardInterrupt:
-        answer.send(("failed", "interrupted"))
+        answer.send(("interrupted", ""))
     except BaseException as error:
         traceback.print_exc()
         answer.send(("failed", f"{type(error).__name__}: {error}; see {log}"))
@@ -57,3 +56,15 @@ def unit_process(job: Job, environment: dict[str, str], log: str, answer: Connec
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)  # taking all those modules down again would take a noticeable part of a short training
+
+
+def _write_to(log: str) -> None:
+    """Send what the process prints to its log."""
+    try:
+        pathlib.Path(log).parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", buffering=1) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    except OSError as error:
+        raise InputError(f"{log}: cannot write there ({error.strerror})") from None
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)

@@ -6,6 +6,7 @@ Processes branch off a server that has imported everything once (multiprocessing
 import contextlib
 import multiprocessing
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
@@ -23,7 +24,11 @@ _POLL_SECONDS = 0.5
 
 
 class Stopped(BaseException):
-    """This process was asked to end (SIGTERM)."""
+    """This process was asked to end."""
+
+
+class Lost(Exception):
+    """The attempt was taken for dead, and is another's now."""
 
 
 class Worker:
@@ -36,9 +41,11 @@ class Worker:
     def __init__(self, queue: UnitQueue) -> None:
         self._queue = queue
         self._environment: dict[str, str] = {}
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(load_adapter(queue.plan.package).preload))
-        forkserver.ensure_running()  # it imports while this process sees to other things
+        # a process that has loaded system libraries may not branch on macOS
+        self._context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        if sys.platform == "linux":
+            self._context.set_forkserver_preload(list(load_adapter(queue.plan.package).preload))
+            forkserver.ensure_running()  # it imports while this process sees to other things
 
     def work(self, environment: dict[str, str], on_done: Callable[[Unit], None]) -> int:
         """Run units until none is left, also waiting for those of others; returns how many were done here.
@@ -74,6 +81,8 @@ class Worker:
         except UnitFailed as error:
             self._queue.fail(attempt, str(error))
             return False
+        except Lost:
+            return False
         except BaseException:
             self._queue.release(attempt)
             raise
@@ -98,11 +107,13 @@ class Worker:
             process.kill()
             raise
         process.join()
-        if answer is None:
-            raise UnitFailed(f"its process ended with {_ending(process.exitcode)}; see {log}")
-        kind, value = answer
-        if kind == "failed":
-            raise UnitFailed(value)
+        kind: str
+        value: Any
+        kind, value = answer or ("ended", process.exitcode)
+        if kind == "interrupted" or (kind == "ended" and value == -signal.SIGTERM):
+            raise Stopped  # everything here is being ended, this worker next
+        if kind != "done":
+            raise UnitFailed(str(value) if kind == "failed" else f"its process ended with {_ending(value)}; see {log}")
         return value
 
     def _wait(self, answers: Any, attempt: Attempt) -> tuple[str, Any] | None:
@@ -114,7 +125,8 @@ class Worker:
             except EOFError:
                 return None
             if time.monotonic() - last > GRACE_SECONDS / 6:
-                self._queue.beat(attempt)
+                if not self._queue.beat(attempt):
+                    raise Lost
                 last = time.monotonic()
 
 
@@ -127,16 +139,17 @@ def _ending(code: int | None) -> str:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Turn SIGTERM into :class:`Stopped` while the context is open."""
+    """Turn SIGTERM, and the end of the terminal, into :class:`Stopped` while the context is open."""
 
     def stop(*_: object) -> None:
         raise Stopped
 
-    found = signal.signal(signal.SIGTERM, stop)
+    found = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, found)
+        for number, handler in found.items():
+            signal.signal(number, handler)
 
 
 def make_folder(plan: Plan) -> None:

@@ -73,6 +73,26 @@ def flatten_values(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def field_types(kind: type) -> dict[str, Any]:
+    """Type of every option of a configuration, by dotted name.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Optim: lr: float = 0.1
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Config: optim: Optim = Optim()
+        >>> field_types(Config)
+        {'optim.lr': <class 'float'>}
+    """
+    found: dict[str, Any] = {}
+    for name, of in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(of) and isinstance(of, type):
+            found |= {f"{name}.{inner}": inner_type for inner, inner_type in field_types(of).items()}
+        else:
+            found[name] = of
+    return found
+
+
 def save_config(config: Any, path: pathlib.Path) -> None:
     """Write a configuration as JSON (which is YAML too: ``--config`` reads it back)."""
     save_values(to_dict(config), path)

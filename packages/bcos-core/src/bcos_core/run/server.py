@@ -23,6 +23,7 @@ from .tracking import project_root, tracking_uri
 _keepers: list["subprocess.Popen[bytes]"] = []  # they outlive their users by a moment, and nobody waits for them
 _START_SECONDS = 120.0
 _LINGER_SECONDS = 5.0
+_RECORD = "server.json"
 
 
 @contextlib.contextmanager
@@ -40,9 +41,12 @@ def tracking_server() -> Iterator[str]:
         return
     folder = project_root() / "runs" / ".server"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "users", "w") as users:
+    for name in ("NO_PROXY", "no_proxy"):  # it is here, whatever stands between here and elsewhere
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
+    # opened for both: over NFS a shared lock needs reading, an exclusive one writing
+    with open(folder / "users", "a+") as users:
         fcntl.flock(users, fcntl.LOCK_SH)  # the server lives while anybody holds this
-        with open(folder / "start", "w") as start:
+        with open(folder / "start", "a+") as start:
             fcntl.flock(start, fcntl.LOCK_EX)
             address = _running(folder, uri) or _start(folder, uri)
         yield address
@@ -50,9 +54,14 @@ def tracking_server() -> Iterator[str]:
 
 def _running(folder: pathlib.Path, uri: str) -> str | None:
     try:
-        found = json.loads((folder / "server.json").read_text())
+        found = json.loads((folder / _RECORD).read_text())
     except (OSError, json.JSONDecodeError):
         return None
+    if found["host"] != socket.gethostname():
+        raise InputError(
+            f"the store {uri} is written through a server on {found['host']}: give every machine one server's address "
+            f"in MLFLOW_TRACKING_URI (if nothing runs there any more, remove {folder / _RECORD})"
+        )
     return found["address"] if found["store"] == uri and _answers(found["address"]) else None
 
 
@@ -84,7 +93,8 @@ def _start(folder: pathlib.Path, uri: str) -> str:
             last = log.read_text().strip().splitlines()[-1:] or ["no output"]
             raise InputError(f"the MLflow server did not start: {last[0]} (see {log})")
         time.sleep(0.2)
-    (folder / "server.json").write_text(json.dumps({"address": address, "store": uri, "pid": keeper.pid}))
+    record = {"address": address, "store": uri, "host": socket.gethostname()}
+    (folder / _RECORD).write_text(json.dumps(record))
     return address
 
 
@@ -97,7 +107,8 @@ def _keep(folder: pathlib.Path, uri: str, port: str) -> None:
         # job runners are for MLflow's services to language models, and cost seconds and memory
         env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     )
-    with open(folder / "users", "a") as users:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # and take the server along
+    with open(folder / "users", "a+") as users:
         try:
             time.sleep(_LINGER_SECONDS)
             while server.poll() is None:
@@ -108,6 +119,7 @@ def _keep(folder: pathlib.Path, uri: str, port: str) -> None:
                 except BlockingIOError:
                     time.sleep(_LINGER_SECONDS)
         finally:
+            (folder / _RECORD).unlink(missing_ok=True)
             server.send_signal(signal.SIGTERM)
             try:
                 server.wait(20)

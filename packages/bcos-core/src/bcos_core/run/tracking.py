@@ -369,7 +369,7 @@ def _client(*, must_exist: bool = False) -> "MlflowClient":
 
 def _create_tables(client: "MlflowClient", path: pathlib.Path) -> None:
     """Make a new store's tables; of several processes that find none, one makes them and the others wait."""
-    with open(path.with_name(f"{path.name}.lock"), "w") as lock:
+    with open(path.with_name(f"{path.name}.lock"), "a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists() or not path.stat().st_size:
             client.search_experiments(max_results=1)
@@ -437,18 +437,27 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     local = tracking_uri().startswith("sqlite:")
     folder = re.sub(r"[^\w.-]+", "-", name)
     location = (project_root() / "mlartifacts" / folder).as_uri() if local else None
-    # the kind chooses the pages that MLflow shows: runs, curves and models, not prompts and traces
-    return client.create_experiment(name, location, tags={"mlflow.experimentKind": "custom_model_development"})
+    try:
+        # the kind chooses the pages that MLflow shows: runs, curves and models, not prompts and traces
+        return client.create_experiment(name, location, tags={"mlflow.experimentKind": "custom_model_development"})
+    except Exception:
+        if (found := client.get_experiment_by_name(name)) is None:  # else another process was quicker
+            raise
+        return found.experiment_id
 
 
 def _arm_parent(client: "MlflowClient", experiment_id: str, arm: str) -> str:
     # by fingerprint: a filter cannot hold every name that a folder can have
     mark = configuration.fingerprint(arm)
-    for run in client.search_runs([experiment_id], f"tags.is_arm = '{mark}'", max_results=1):
-        return run.info.run_id
-    parent = client.create_run(experiment_id, run_name=arm, tags={"arm": arm, "is_arm": mark})
-    client.set_terminated(parent.info.run_id)
-    return parent.info.run_id
+    lock = project_root() / "runs" / ".arms.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "a+") as held:  # of two processes that begin an arm, one makes its parent
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for run in client.search_runs([experiment_id], f"tags.is_arm = '{mark}'", max_results=1):
+            return run.info.run_id
+        parent = client.create_run(experiment_id, run_name=arm, tags={"arm": arm, "is_arm": mark})
+        client.set_terminated(parent.info.run_id)
+        return parent.info.run_id
 
 
 def _circumstances() -> dict[str, str]:

@@ -25,24 +25,31 @@ def compare(argv: Sequence[str]) -> None:
         parser.error("--control, --contrast: give one of them")
     import pathlib
 
+    from bcos_core.run.config import load_dict
     from bcos_core.run.error import InputError
 
     from bcos_eval.scores import ScoreTable
     from bcos_eval.stats import compare_arms, to_lines
-    from bcos_eval.study import study_folder
+    from bcos_eval.study import PLAN, Study, plan_from_dict, study_folder
 
     folder = study_folder(options.study)
     if not folder.is_dir():
         folder = pathlib.Path(options.study)
-    if not folder.is_dir():
-        raise InputError(f'no study "{options.study}": no folder {study_folder(options.study)}')
+    if not (folder / PLAN).is_file():
+        raise InputError(f'no study "{options.study}": no {study_folder(options.study) / PLAN}')
+    study = plan_from_dict(load_dict(folder / PLAN))
+    if not isinstance(study, Study):
+        raise InputError(f"{options.study} is a search, not a study")
     table = ScoreTable.read(folder).shared()
-    metric = options.metric or table.metrics[0]
+    metric = options.metric or study.metric
+    contrasts = read_contrasts(options.contrast or ())
+    planned = tuple(pair for pair in study.planned if set(pair) <= set(table.arms))
     comparison = compare_arms(
         table,
         metric,
-        contrasts=read_contrasts(options.contrast or ()) or None,
+        contrasts=contrasts or (None if options.control else planned),
         control=options.control,
-        rope=0.005 if options.rope is None else options.rope,
+        # the planned region is in the planned metric's unit
+        rope=(study.rope if metric == study.metric else 0.0) if options.rope is None else options.rope,
     )
     print(to_lines(comparison))

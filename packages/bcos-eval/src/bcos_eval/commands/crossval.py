@@ -16,6 +16,7 @@ from .planning import (
     parse_twice,
     refuse_existing,
     refuse_varied,
+    where,
     write_command,
 )
 
@@ -44,10 +45,14 @@ def crossval(argv: Sequence[str]) -> None:
         text = f"study {study.name}: {len(study.arms)} arms, {study.design.name}, {len(study.units())} trainings"
         console.print(text, highlight=False, markup=False)
         queue, place = new_queue(_with_data(study, adapter), options.queue)
+    if options.workers == 0:
+        print(f"{queue.plan.name} waits for workers: bcos-eval worker {queue.plan.name}" + where(options.queue))
+        return
     try:
         timing = run_workers(queue, place, workers=options.workers, command="crossval", console=console)
     except (KeyboardInterrupt, Stopped):
-        raise KeyboardInterrupt(f"go on with: bcos-eval crossval --resume {queue.plan.name}") from None
+        hint = f"bcos-eval crossval --resume {queue.plan.name}{where(options.queue)}"
+        raise KeyboardInterrupt(f"go on with: {hint}") from None
     conclude(queue, timing=timing, console=console)
 
 
@@ -123,7 +128,13 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
     design = Design(options.folds, options.repeats, tuple(range(options.seed, options.seed + options.seeds)))
     search = None
     if options.space:
-        search = read_search(options.space, options.trials, options.inner_folds, flatten(arms[first]), adapter.varied)
+        search = read_search(options.space, options.trials, options.inner_folds, arms, adapter.varied)
+    elif {word.partition("=")[0] for word in argv} & {"--trials", "--inner_folds"}:
+        parser.error("--trials, --inner_folds: belong to --space")
+    if options.metric not in adapter.metrics:
+        raise InputError(f"--metric: {unknown_name('metric', options.metric, adapter.metrics)}")
+    if options.folds > 1 and any(word.startswith("--split.test") for word in argv):
+        parser.error("--split.test: with folds each is the test once; a held-out share belongs to --folds 1")
     study = Study(
         name=options.name or default_name(arms[first], design.name),
         package=adapter.name,
@@ -137,7 +148,7 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
         command=write_command("crossval", argv),
         created=now(),
     )
-    refuse_existing(study.name, options.queue)
+    refuse_existing(study.name)
     return study
 
 
@@ -167,7 +178,7 @@ def _read_arm(word: str, adapter: "Adapter") -> tuple[str, dict[str, Any]]:
             known = ", ".join(adapter.shorthands)
             raise InputError(f'--arm "{word}": expected one of {known}, or NAME:OPTION=VALUE,...')
         return name, dict(adapter.shorthands[name])
-    changes = {}
+    changes = dict(adapter.shorthands.get(name, {}))
     for part in text.split(","):
         option, equals, value = part.strip().partition("=")
         if not equals or not name:
@@ -186,7 +197,7 @@ def _arm_config(
         if option not in known:
             raise InputError(f"--arm {name}: {unknown_name('option', option, known)}")
     extra = [f"--{option}={value}" for option, value in changes.items()]
-    return parse_config(parser, adapter.config_type, [*argv, *extra])
+    return adapter.resolve(parse_config(parser, adapter.config_type, [*argv, *extra]))
 
 
 def _with_data(study: "Study", adapter: "Adapter") -> "Study":

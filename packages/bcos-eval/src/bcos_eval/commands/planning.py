@@ -1,6 +1,7 @@
 """What the commands that plan trainings share: the training's own options, names, and a look at the data."""
 
 import datetime
+import os
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,12 @@ def add_work_options(parser: CommandParser, adapter: "Adapter", what: str) -> No
     """Add name, workers, queue, resume, and all options of the training."""
     parser.add_argument("preset", nargs="?", help="preset of the training; by default the one that suits the data")
     parser.add_argument("--name", type=str, default=None, help=f"the {what}'s name; by default data, kind and time")
-    parser.add_argument("--workers", type=int, default=2, help="processes that train at the same time")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="processes that train at the same time; 0 fills the queue and leaves the work to bcos-eval worker",
+    )
     parser.add_argument("--queue", metavar="PLACE", type=str, default=None, help="journal file or postgresql://...")
     parser.add_argument("--resume", metavar="NAME", type=str, default=None, help=f"go on with a {what}")
     parser.add_argument("--retry", action="store_true", help="with --resume: try failed units again")
@@ -32,8 +38,8 @@ def parse_twice(parser: CommandParser, adapter: "Adapter", argv: Sequence[str]) 
         SystemExit: With code 2 after one line, on bad input.
     """
     first = parser.parse_args([word for word in argv if word not in ("-h", "--help")])  # the preset has to be known
-    if first.workers < 1:
-        parser.error(f"--workers: expected at least 1, got {first.workers}")
+    if first.workers < 0:
+        parser.error(f"--workers: expected at least 0, got {first.workers}")
     if first.resume is not None:
         given = {word.partition("=")[0] for word in argv if word.startswith("--")}
         if first.preset is not None or given - {"--resume", "--workers", "--queue", "--retry"}:
@@ -57,13 +63,24 @@ def refuse_varied(
 
 def default_name(config: Any, kind: str) -> str:
     """Data, kind and time."""
+    from bcos_eval.study import slug
+
     time = datetime.datetime.now()
-    return f"{config.data_name.replace(':', '-')}-{kind.replace(' ', '-')}-{time:%Y%m%d-%H%M%S}"
+    return slug(f"{config.data_name}-{kind}-{time:%Y%m%d-%H%M%S}").lstrip(".")
 
 
 def write_command(name: str, argv: Sequence[str]) -> str:
-    """The command line that asked."""
-    return shlex.join(["bcos-eval", name, *argv])
+    """The command line that asked, without the password of its queue."""
+    from bcos_eval.queue import without_password
+
+    return shlex.join(["bcos-eval", name, *map(without_password, argv)])
+
+
+def where(location: str | None) -> str:
+    """The option that says where a queue is, if a command needs it: a URL with a password is kept nowhere."""
+    from bcos_eval.queue import without_password
+
+    return f" --queue {without_password(location)}" if location and without_password(location) != location else ""
 
 
 def now() -> str:
@@ -80,7 +97,7 @@ def open_queue(name: str, location: str | None, *, retry: bool) -> "tuple[UnitQu
     from bcos_eval.queue import UnitQueue, default_location
     from bcos_eval.study import study_folder
 
-    place = location or default_location(study_folder(name))
+    place = absolute_place(location) if location else default_location(study_folder(name))
     queue = UnitQueue.open(name, place)
     queue.put_missing(failed=retry)
     return queue, place
@@ -92,27 +109,35 @@ def new_queue(plan: Any, location: str | None) -> "tuple[UnitQueue, str]":
     Raises:
         InputError: If there is one of that name, or its folder cannot be written.
     """
-    from bcos_eval.queue import UnitQueue, default_location
-    from bcos_eval.study import study_folder
+    from bcos_core.run.config import save_values
+
+    from bcos_eval.queue import UnitQueue, default_location, note_location
+    from bcos_eval.study import PLAN, plan_to_dict, study_folder
     from bcos_eval.worker import make_folder
 
     make_folder(plan)
-    place = location or default_location(study_folder(plan.name))
-    return UnitQueue.create(plan, place), place
+    folder = study_folder(plan.name)
+    place = absolute_place(location) if location else default_location(folder)
+    queue = UnitQueue.create(plan, place)
+    note_location(folder, place)
+    save_values(plan_to_dict(plan), folder / PLAN)
+    return queue, place
 
 
-def refuse_existing(name: str, location: str | None) -> None:
+def absolute_place(location: str) -> str:
+    """A queue's place that means the same from every folder."""
+    return location if "://" in location else os.path.abspath(location)
+
+
+def refuse_existing(name: str) -> None:
     """Say early that a name is taken: a look at the data takes a while.
 
     Raises:
         InputError: If there is a study of that name in this project.
     """
-    import pathlib
+    from bcos_eval.study import PLAN, study_folder
 
-    from bcos_eval.queue import default_location
-    from bcos_eval.study import study_folder
-
-    if location is None and pathlib.Path(default_location(study_folder(name))).exists():
+    if (study_folder(name) / PLAN).exists():
         raise InputError(
             f'there is a study "{name}" already; --resume {name} goes on with it, --name gives this one another name'
         )

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from bcos_core.run.command import CommandParser, parse_config
-from bcos_core.run.config import flatten, to_dict
+from bcos_core.run.config import to_dict
+from bcos_core.run.error import InputError, unknown_name
 
 from .planning import (
     add_work_options,
@@ -14,6 +15,7 @@ from .planning import (
     parse_twice,
     refuse_existing,
     refuse_varied,
+    where,
     write_command,
 )
 
@@ -56,9 +58,14 @@ def tune(argv: Sequence[str]) -> None:
         allowed = frozenset({"seed", "split.seed", "split.folds", "split.fold"})
         refuse_varied(parser, adapter, argv, allowed=allowed, why="the search sets it, from --inner_folds")
         config = parse_config(parser, adapter.config_type, argv)
-        search = read_search(options.space or (), options.trials, options.inner_folds, flatten(config), adapter.varied)
+        if options.metric not in adapter.metrics:
+            raise InputError(f"--metric: {unknown_name('metric', options.metric, adapter.metrics)}")
+        config = adapter.resolve(config)
+        search = read_search(
+            options.space or (), options.trials, options.inner_folds, {"trial": config}, adapter.varied
+        )
         name = options.name or default_name(config, f"{search.trials} trials")
-        refuse_existing(name, options.queue)
+        refuse_existing(name)
         console.print(
             f"search {name}: {search.trials} trials of {search.folds} trainings", highlight=False, markup=False
         )
@@ -74,8 +81,12 @@ def tune(argv: Sequence[str]) -> None:
             created=now(),
         )
         queue, place = new_queue(plan, options.queue)
+    if options.workers == 0:
+        print(f"{queue.plan.name} waits for workers: bcos-eval worker {queue.plan.name}" + where(options.queue))
+        return
     try:
         run_workers(queue, place, workers=options.workers, command="tune", console=console)
     except (KeyboardInterrupt, Stopped):
-        raise KeyboardInterrupt(f"go on with: bcos-eval tune --resume {queue.plan.name}") from None
+        hint = f"bcos-eval tune --resume {queue.plan.name}{where(options.queue)}"
+        raise KeyboardInterrupt(f"go on with: {hint}") from None
     conclude(queue)

@@ -1,5 +1,6 @@
 """``bcos-eval worker``: join a study's workers."""
 
+import os
 from collections.abc import Sequence
 
 from bcos_core.run.command import CommandParser
@@ -17,21 +18,24 @@ def worker(argv: Sequence[str]) -> None:
         metavar="PLACE",
         type=str,
         default=None,
-        help="its queue: a journal file, or postgresql://...; by default the one in the study's folder",
+        help="its queue: a journal file, or postgresql://...; by default $BCOS_EVAL_QUEUE, or as the study was made",
     )
     options = parser.parse_args(list(argv))
     from bcos_core.run.server import tracking_server
 
-    from bcos_eval.queue import UnitQueue, default_location
+    from bcos_eval.queue import QUEUE_VARIABLE, UnitQueue, default_location
     from bcos_eval.study import study_folder
     from bcos_eval.worker import Stopped, Worker, make_folder
 
-    queue = UnitQueue.open(options.study, options.queue or default_location(study_folder(options.study)))
+    folder = study_folder(options.study)
+    queue = UnitQueue.open(options.study, options.queue or os.environ.get(QUEUE_VARIABLE) or default_location(folder))
     make_folder(queue.plan)
     fresh = Worker(queue)
     with tracking_server() as uri:
+        proxies = {name: os.environ[name] for name in ("NO_PROXY", "no_proxy") if name in os.environ}
+        environment = {"MLFLOW_TRACKING_URI": uri, **proxies}
         try:
-            done = fresh.work({"MLFLOW_TRACKING_URI": uri}, lambda unit: print(f"done: {unit.id}", flush=True))
+            done = fresh.work(environment, lambda unit: print(f"done: {unit.id}", flush=True))
         except Stopped:
             print("asked to end: the unit at work was given back", flush=True)
             return

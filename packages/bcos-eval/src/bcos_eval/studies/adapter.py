@@ -24,7 +24,9 @@ class UnitResult:
     num_train: int
     num_test: int
     seconds: float
-    """Training itself."""
+    """Training itself, before an interruption and since."""
+    fingerprint: str
+    """Of the whole data, however it was divided."""
 
 
 class Adapter(Protocol):
@@ -53,6 +55,11 @@ class Adapter(Protocol):
         """Arms that need no options: "bcos" for {"variant": "bcos"}."""
         ...
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What a unit reports."""
+        ...
+
     def recipe(self, name: str | None, data: str | None) -> Any:
         """The configuration of a preset, or of the one that suits the data."""
         ...
@@ -64,6 +71,10 @@ class Adapter(Protocol):
         """
         ...
 
+    def resolve(self, config: Any) -> Any:
+        """The configuration with paths made absolute: its units run from wherever their workers were started."""
+        ...
+
     def check(self, configs: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse arms that could not be trained, or not be compared; describe their data.
 
@@ -72,16 +83,25 @@ class Adapter(Protocol):
         """
         ...
 
-    def run(self, config: Any, place: RunPlace, unit_id: str) -> UnitResult:
-        """Train a unit, or go on with it, or read its result if it is finished."""
+    def run(self, config: Any, place: RunPlace, key: str) -> UnitResult:
+        """Train a unit, or go on with it, or read its result if it is finished.
+
+        Args:
+            config: Of the unit.
+            place: Where its run is kept; among its tags is ``unit_key``.
+            key: What that run is found by: its tag ``unit_key``.
+        """
         ...
 
     def predictions(self, run_id: str) -> "tuple[np.ndarray, np.ndarray] | None":
         """True and predicted class of each held-out sample of a finished unit; None where there are no classes."""
         ...
 
-    def draw_explanations(self, runs: Mapping[str, str], path: pathlib.Path) -> str:
-        """Draw how the models of these runs, an arm each, explain the same held-out samples; returns the caption."""
+    def draw_explanations(self, runs: Mapping[str, str], path: pathlib.Path) -> str | None:
+        """Draw how the models of these runs, an arm each, explain the same held-out samples; returns the caption.
+
+        None where they do not see the samples alike.
+        """
         ...
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PREDICTIONS = "predictions.npz"
+_SIZES = ("image_size", "eval_size", "eval_resize", "skip_corrupt")
 _SHOWN = 10  # samples in a gallery
 _PATIENCE_SECONDS = 60.0  # for the process of a worker that was killed a moment ago
 
@@ -46,6 +47,8 @@ class VisionAdapter:
         "standard": {"variant": "standard"},
     }
 
+    metrics = ("accuracy", "top5_accuracy", "precision", "recall", "loss", "completeness_error", "seconds")
+
     def recipe(self, name: str | None, data: str | None) -> TrainConfig:
         return RECIPES[name or recipe_for(data or "digits")]()
 
@@ -57,25 +60,34 @@ class VisionAdapter:
             split = dataclasses.replace(split, inner_folds=inner[0], inner_fold=inner[1])
         return dataclasses.replace(config, seed=unit.training_seed, split=split)
 
+    def resolve(self, config: TrainConfig) -> TrainConfig:
+        from bcos_vision.data import absolute
+
+        return dataclasses.replace(config, data=absolute(config.data))
+
     def check(self, configs: Mapping[str, TrainConfig]) -> dict[str, Any]:
         from bcos_vision.train import check
 
         first = next(iter(configs.values()))
         for name, config in configs.items():
+            if config.devices != 1 or config.nodes != 1:
+                raise InputError(
+                    f"arm {name}: --devices and --nodes are 1 in a study, each training has a worker of its own"
+                )
             for option in ("data", "split"):
                 if getattr(config, option) != getattr(first, option):
                     raise InputError(f'--arm {name}: another "{option}" than the first arm; units could not be paired')
-        data = None
+        found = {}
         for name, config in configs.items():
             try:
-                data = check(config)
+                found[name] = check(config)
             except InputError as error:
                 raise InputError(f"arm {name}: {error}") from None
-        assert data is not None
-        folds = first.split.folds
+        data, folds = next(iter(found.values())), first.split.folds
         return {
             "name": data.name,
             "fingerprint": data.fingerprint,
+            "fingerprints": {name: of_arm.fingerprint for name, of_arm in found.items()},  # at its image size
             "classes": list(data.classes),
             "image_size": list(data.size),
             "channels": data.channels,
@@ -86,16 +98,17 @@ class VisionAdapter:
             "test": f"one of {folds} folds" if folds else "the data's own or a held-out share, the same for all runs",
         }
 
-    def run(self, config: TrainConfig, place: RunPlace, unit_id: str) -> UnitResult:
+    def run(self, config: TrainConfig, place: RunPlace, key: str) -> UnitResult:
         from bcos_vision.train import fit
 
-        record = find_tagged(place.experiment, {"unit": unit_id})
+        record = find_tagged(place.experiment, {"unit_key": key})
         if record is None:
             record = read_run(fit(config, place=place, pictures=False).run_id)
         elif record.status != "FINISHED":
             record = read_run(_resume(record.id))
-        for state in run_folder(record.id).glob("*.ckpt"):  # a study of hundreds would fill the disk
-            state.unlink()
+        for kept in ("*.ckpt", "*.safetensors"):  # a study of hundreds would fill the disk; MLflow has the model
+            for file in run_folder(record.id).glob(kept):
+                file.unlink()
         return _read(record)
 
     def predictions(self, run_id: str) -> "tuple[np.ndarray, np.ndarray]":
@@ -104,7 +117,7 @@ class VisionAdapter:
         with np.load(fetch_artifact(run_id, PREDICTIONS)) as found:
             return found["labels"], found["predictions"]
 
-    def draw_explanations(self, runs: Mapping[str, str], path: pathlib.Path) -> str:
+    def draw_explanations(self, runs: Mapping[str, str], path: pathlib.Path) -> str | None:
         import numpy as np
         import torch
         from bcos_core import explain
@@ -113,10 +126,14 @@ class VisionAdapter:
 
         from bcos_eval.figures.gallery import GalleryRow, draw_gallery
 
-        stored = configuration.load_dict(fetch_artifact(next(iter(runs.values())), "config.json"))
-        config = configuration.from_dict(TrainConfig, stored)
-        sizes = {name: getattr(config, name) for name in ("image_size", "eval_size", "eval_resize", "skip_corrupt")}
-        data = load_data(config.data, config.split, **sizes)
+        configs = [
+            configuration.from_dict(TrainConfig, configuration.load_dict(fetch_artifact(run_id, "config.json")))
+            for run_id in runs.values()
+        ]
+        sizes = {name: getattr(configs[0], name) for name in _SIZES}
+        if any(getattr(config, name) != size for config in configs for name, size in sizes.items()):
+            return None
+        data = load_data(configs[0].data, configs[0].split, **sizes)
         part = data.test if len(data.test) else data.val
         _, first = np.unique(part.labels.numpy(), return_index=True)  # one of each class
         batch, labels = part[first[:_SHOWN].tolist()]
@@ -148,6 +165,8 @@ def _resume(run_id: str) -> str:
         try:
             return resume(run_id, pictures=False).run_id
         except InputError as error:
+            if "is finished" in str(error):
+                return run_id
             if "at work in another process" not in str(error) or time.monotonic() - began > _PATIENCE_SECONDS:
                 raise
             time.sleep(1)
@@ -162,4 +181,5 @@ def _read(record: RunRecord) -> UnitResult:
         num_train=int(record.tags["num_train"]),
         num_test=int(record.tags["num_test"]),
         seconds=record.metrics["train/seconds"],
+        fingerprint=record.tags["data_fingerprint"],
     )

@@ -126,7 +126,7 @@ def load_files(
         train=opened[0],
         val=opened[1],
         test=opened[2],
-        fingerprint=_fingerprint(*opened),
+        fingerprint=_fingerprint(parts, opened),
         eval_size=evaluated,
         folders=folders,
         eval_resize=sizes.eval_resize,
@@ -204,12 +204,16 @@ def _in_parallel(work: Callable[[S], T], items: Sequence[S], text: str) -> Itera
             yield from piece
 
 
-def _fingerprint(*parts: Images) -> str:
+def _fingerprint(parts: Mapping[str, Files], sets: Sequence[Images]) -> str:
+    """Of the whole set, however it was divided: names and labels in their parts, and contents in any order."""
     pieces: list[bytes | str] = []
-    for part in parts:
-        pieces.append(part.labels.numpy().tobytes())
-        if isinstance(part, ArrayImages):
-            pieces.append(part.images.numpy().tobytes())
-        elif isinstance(part, FileImages):  # too many to read: names and sizes stand for the contents
-            pieces.extend(f"{os.path.basename(path)} {os.stat(path).st_size}" for path in part.paths)
-    return fingerprint(*pieces)
+    for name, files in parts.items():
+        pieces.append(name)
+        pieces.extend(f"{os.path.basename(p)} {label}" for p, label in zip(files.paths, files.labels, strict=True))
+    contents: list[str] = []
+    for images in sets:
+        if isinstance(images, ArrayImages):
+            contents.extend(fingerprint(image.tobytes()) for image in images.images.numpy())
+        elif isinstance(images, FileImages):  # too many to read: sizes stand for the contents
+            contents.extend(f"{os.path.basename(path)} {os.stat(path).st_size}" for path in images.paths)
+    return fingerprint(*pieces, *sorted(contents))

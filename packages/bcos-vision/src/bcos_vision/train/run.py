@@ -84,7 +84,7 @@ def fit(
                 "data_fingerprint": work.data.fingerprint,
                 "device": device_of(config),
                 "num_train": str(len(work.data.train)),
-                "num_test": str(len(work.data.test)),
+                "num_test": str(len(work.data.test) or len(work.data.val)),
                 **place.tags,
             },
         )
@@ -130,7 +130,8 @@ def resume(
     work = _prepare(config, data)
     state = run_folder(record.id) / LAST  # none yet: it was killed in its first epoch, and begins again
     run = TrackedRun.resume(record.id) if work.ranks.is_first else None
-    return _train(run, work, state if state.exists() else None, console or Console(stderr=True), pictures)
+    spent = record.metrics.get("train/seconds", 0.0) if state.exists() else 0.0
+    return _train(run, work, state if state.exists() else None, console or Console(stderr=True), pictures, spent=spent)
 
 
 def _without_alias(config: TrainConfig) -> TrainConfig:
@@ -226,13 +227,19 @@ def _check_sizes(model: ImageClassifier, config: TrainConfig, data: ImageData) -
 
 
 class _MetricsToRun(lightning.Callback):
-    """Hands each epoch's metrics to the tracked run."""
+    """Hands each epoch's metrics to the tracked run, with the seconds of training until then."""
 
-    def __init__(self, run: TrackedRun) -> None:
+    def __init__(self, run: TrackedRun, spent: float) -> None:
         self._run = run
+        self._spent = spent
+        self._began = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        found["train/seconds"] = self._spent + time.monotonic() - self._began  # a resumed run goes on from here
         found["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         self._run.log_metrics(found, trainer.current_epoch + 1)
 
@@ -248,14 +255,20 @@ def check(config: TrainConfig) -> ImageData:
 
 
 def _train(
-    run: TrackedRun | None, work: _Work, state: pathlib.Path | None, console: Console, pictures: bool
+    run: TrackedRun | None,
+    work: _Work,
+    state: pathlib.Path | None,
+    console: Console,
+    pictures: bool,
+    *,
+    spent: float = 0.0,
 ) -> FitResult:
     """Train; then, in the process that has the run, conclude it."""
     config, data, model = work.config, work.data, work.training.model
     with run or nullcontext(), _quiet_lightning():
         first_epoch = 0 if state is None else int(WholeCheckpoints().load_checkpoint(state)["epoch"]) + 1
         work.batches.sampler.start_epoch(first_epoch)  # type: ignore[attr-defined] - before Lightning's first iterator
-        trainer = _trainer(run, work, console)
+        trainer = _trainer(run, work, console, spent)
         began = time.monotonic()
         try:
             trainer.fit(work.training, work.batches, work.val_batches, ckpt_path=state)
@@ -274,7 +287,7 @@ def _train(
         classifier = TrainedClassifier(
             model, data.classes, data.eval_size, config.data_name, resize=data.eval_resize, loss=config.loss
         )
-        run.log_metrics({"train/seconds": seconds}, config.epochs)
+        run.log_metrics({"train/seconds": spent + seconds}, config.epochs)
         evaluation = conclude(run, config, data, classifier, pictures=pictures)
     done = config.epochs - first_epoch
     stage = "test" if len(data.test) else "val"
@@ -291,7 +304,7 @@ def _strategy(ranks: Ranks) -> DDPStrategy | str:
     return DDPStrategy(gradient_as_bucket_view=True, **options)
 
 
-def _trainer(run: TrackedRun | None, work: _Work, console: Console) -> lightning.Trainer:
+def _trainer(run: TrackedRun | None, work: _Work, console: Console, spent: float) -> lightning.Trainer:
     options, ranks = work.config.optim, work.ranks
     # two: save_last would write the last state only in epochs that are the best so far
     places = {"dirpath": run and run.folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
@@ -301,7 +314,7 @@ def _trainer(run: TrackedRun | None, work: _Work, console: Console) -> lightning
     if options.ema:
         callbacks.append(MovingAverage(options.ema, options.ema_every, work.training.warmup_steps))
     if run is not None:
-        callbacks += [_MetricsToRun(run), TrainingProgress(console)]
+        callbacks += [_MetricsToRun(run, spent), TrainingProgress(console)]
     return lightning.Trainer(
         accelerator=device_of(work.config),
         devices=ranks.devices,
