@@ -67,7 +67,7 @@ for _method in (
     Method("deeplift", "differences to a baseline, by the Rescale rule", "a pass", gradients.deeplift),
     Method("gradcam", "last feature map, weighted with its mean gradient", "a pass", cam.gradcam),
     Method("guided_backprop", "gradient, at ReLUs only what is positive", "a pass", gradients.guided_backprop),
-    Method("smoothgrad", "mean absolute gradient of noisy inputs", "tens of passes", gradients.smoothgrad, draws=True),
+    Method("smoothgrad", "mean gradient of noisy inputs", "tens of passes", gradients.smoothgrad, draws=True),
     Method("occlusion", "fall of the logit when a window is hidden", "hundreds of passes", perturbation.occlusion),
     Method(
         "lime",
