@@ -98,6 +98,23 @@ def test_scores_summary_figure_and_table(templates, levels, tmp_path, capsys):
     assert "max_sensitivity (lower is better" in said
 
 
+def test_what_was_scored_is_kept_when_a_method_breaks(templates, levels, tmp_path, monkeypatch):
+    play = Contest.play
+
+    def breaks(self, game, model, method):
+        if method == "saliency":
+            raise RuntimeError("out of luck")
+        return play(self, game, model, method)
+
+    monkeypatch.setattr(Contest, "play", breaks)
+    given = ["--model_file", "one=bcos", "--data", levels, "--grid", "2", "--methods", "bcos,gradient,saliency"]
+    with pytest.raises(RuntimeError, match="out of luck"):
+        main(["localise", *given, "--out", str(tmp_path)])
+    kept = pd.read_csv(tmp_path / "scores.csv")
+    assert kept["method"].unique().tolist() == ["bcos", "gradient"]
+    assert len(kept) == 2 * 6 * 4
+
+
 def test_official_rule_needs_more_classes_than_cells(templates, levels, tmp_path, capsys):
     given = ["--model_file", "one=bcos", "--data", levels, "--grid", "2", "--official", "--out", str(tmp_path)]
     with pytest.raises(SystemExit):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Rows = list[dict[Any, Any]]
 """Of the summary."""
 
+COLUMNS = ("game", "model", "method", "grid", "cell", "class", "score", "confidence", "seconds", "chance", "empty")
+"""Of scores.csv."""
 GAMES = ("grid", "energy", "difull")
 OWN = "bcos"
 """The method that is a B-cos network's own explanation."""
@@ -232,17 +234,16 @@ def _run(
     measured: list[pd.DataFrame] = []
     left_out: dict[str, list[str]] = {}
     for model, method in itertools.product(contest.models, methods):
-        try:
-            scores.extend(contest.play(game, model, method) for game in games)  # keeps what came before a failure
+        try:  # each table is in its file before the next is made: whatever ends the command, it is kept
+            for game in games:
+                _append(contest.play(game, model, method)[list(COLUMNS)], scores, out / "scores.csv")
             if faithfulness:
-                measured.append(contest.faithfulness(model, method))
+                _append(contest.faithfulness(model, method), measured, out / "faithfulness.csv")
         except InputError as error:
             left_out.setdefault(str(error), []).append(f"{method} on {model}")
     if not scores:
         raise InputError(f"no method worked: {next(iter(left_out))}")
     table = pd.concat(scores, ignore_index=True)
-    first = ["game", "model", "method", "grid", "cell", "class", "score", "confidence", "seconds", "chance", "empty"]
-    table[first].to_csv(out / "scores.csv", index=False)
     summary = summarise(table, seed=contest.rules.seed)
     summary["grids_hash"] = [contest.grids[m].hash if m in contest.grids else "" for m in summary["model"]]
     summary.to_csv(out / "summary.csv", index=False)
@@ -264,11 +265,14 @@ def _run(
     for reason, where in left_out.items():
         print(f"left out: {', '.join(where)}: {reason}")
     if measured:
-        found = pd.concat(measured, ignore_index=True)
-        found.to_csv(out / "faithfulness.csv", index=False)
         files.append("faithfulness.csv")
-        _print_faithfulness(found, list(contest.models))
+        _print_faithfulness(pd.concat(measured, ignore_index=True), list(contest.models))
     print(f"\nsaved in {short(out)}: {', '.join(files)}")
+
+
+def _append(found: "pd.DataFrame", tables: "list[pd.DataFrame]", path: pathlib.Path) -> None:
+    found.to_csv(path, mode="a" if tables else "w", header=not tables, index=False)
+    tables.append(found)
 
 
 def _title(contest: "Contest", game: str, rows: Rows) -> str:
