@@ -122,6 +122,21 @@ def test_official_rule_needs_more_classes_than_cells(templates, levels, tmp_path
     assert "too few for any grid" in capsys.readouterr().err
 
 
+def test_faithfulness_compares_methods_on_the_same_images(capsys):
+    nan = float("nan")
+    scores = {"a": [0.0, 0.0, 1.2], "b": [0.3, 0.3, nan], "c": [nan, nan, nan]}
+    rows = [
+        {"model": "net", "method": method, "image": image, "metric": "random_logit", "score": score}
+        for method, values in scores.items()
+        for image, score in enumerate(values)
+    ]
+    localise._print_faithfulness(pd.DataFrame(rows), ["net"])
+    said = capsys.readouterr().out
+    assert "on 2 of 3 images, those where it is defined for every method below" in said
+    assert said.index("a  +0.000") < said.index("b  +0.300")  # over all of its images a would come last: 0.4
+    assert "c: not defined for any image" in said
+
+
 def test_energy_game_on_boxes():
     images = torch.full((8, 1, 8, 8), 51, dtype=torch.uint8)
     labels = torch.arange(8) % 4

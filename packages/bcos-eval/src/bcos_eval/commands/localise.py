@@ -345,9 +345,14 @@ def _print_faithfulness(found: "pd.DataFrame", models: Sequence[str]) -> None:
         width = max(map(len, methods))
         for name, metric in METRICS.items():
             print(f"  {name} ({'higher' if metric.higher_is_better else 'lower'} is better: {metric.says})")
-            values = {m: np.asarray(select(rows, metric=name, method=m)["score"], float) for m in methods}
-            defined = {m: found[np.isfinite(found)] for m, found in values.items()}
-            means = {m: found.mean() for m, found in defined.items() if len(found)}
-            for method in sorted(means, key=means.__getitem__, reverse=metric.higher_is_better):
-                lacking = len(values[method]) - len(defined[method])
-                print(f"    {method:<{width}}  {means[method]:+.3f}" + f"  ({lacking} undefined)" * bool(lacking))
+            table = select(rows, metric=name).pivot(index="image", columns="method", values="score")
+            table = table.reindex(columns=methods).where(np.isfinite)
+            nowhere = [method for method in methods if table[method].isna().all()]
+            shared = table.drop(columns=nowhere).dropna()  # methods are compared on the same images
+            if len(shared) < len(table):
+                print(f"    on {len(shared)} of {len(table)} images, those where it is defined for every method below")
+            means = shared.mean() if len(shared) else {}
+            for method in sorted(means.keys(), key=means.__getitem__, reverse=metric.higher_is_better):
+                print(f"    {method:<{width}}  {means[method]:+.3f}")
+            if nowhere:
+                print(f"    {', '.join(nowhere)}: not defined for any image")
