@@ -75,6 +75,20 @@ def test_oracle_uniform_and_empty(side, batch_size):
         assert len(found) == 3 * side**2
 
 
+def test_residuals_stand_beside_scores():
+    class Sums(Fake):
+        def attribute(self, images, target):
+            found = super().attribute(images, target)
+            return Attribution(found.map, target, target.float() / 10)
+
+    images = _images()
+    found = play_grids(Sums("sums", lambda x, t: torch.ones_like(x[:, 0])), images, _grids(images, 2), batch_size=3)
+    assert found["residual"].to_numpy() == pytest.approx(found["class"].to_numpy() / 10)
+    assert play_grids(UNIFORM, images, _grids(images, 2))["residual"].isna().all()
+    summary = summarise(found.assign(game="grid", model="net", method="sums"))
+    assert summary["residual"].tolist() == pytest.approx([found["class"].max() / 10])
+
+
 def test_the_scored_class_is_the_cells():
     images = _images()
     grids = _grids(images, 2)
@@ -191,7 +205,7 @@ def _scores(method, values):
     frame = pd.DataFrame(
         {k: np.tile(v, len(values)) if isinstance(v, list) else v for k, v in frame.items()} | {"class": 0}
     )
-    return frame.assign(score=np.repeat(values, 2), chance=0.25, empty=False, seconds=0.1)
+    return frame.assign(score=np.repeat(values, 2), chance=0.25, empty=False, residual=np.nan, seconds=0.1)
 
 
 def test_intervals_are_over_grids():
