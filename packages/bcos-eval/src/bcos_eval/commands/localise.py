@@ -57,9 +57,9 @@ def localise(argv: Sequence[str]) -> None:
         (
             "methods",
             str,
-            "quick",
+            None,
             "names separated by commas, all, or quick: of less than a hundred passes an image "
-            "[with --study: bcos, the models' own]",
+            "[quick; with --study bcos, the models' own]",
         ),
         ("grid", int, 3, "cells along a side"),
         ("grids", int, None, "how many [as many as there can be, 250 at most]"),
@@ -96,7 +96,7 @@ def localise(argv: Sequence[str]) -> None:
         raise InputError("give at least one of --run NAME=RUN_ID and --model_file NAME=FILE, or --study NAME")
     if len(models) < len(options.run or ()) + len(options.model_file or ()):
         raise InputError("--run, --model_file: give every model a name of its own, NAME=...")
-    methods = _methods(options.methods)
+    methods = _methods(options.methods or "quick")
     out = writable_folder(pathlib.Path(options.out))
     contest = _gather(models, options)
     if "energy" in games and not contest.boxes:
@@ -111,6 +111,7 @@ def _localise_study(options: Any, games: Sequence[str]) -> None:
         raise InputError("--study: has its own models and data; --run, --model_file, --data, ... do not go with it")
     if list(games) != ["grid"]:
         raise InputError("--study: plays the game grid")
+    from bcos_core.run.config import save_values
     from rich.console import Console
 
     from bcos_eval.conclusion import LOCALISATION, conclude
@@ -127,9 +128,10 @@ def _localise_study(options: Any, games: Sequence[str]) -> None:
         options.grid, options.grids, options.confidence, options.smooth, options.cell_size,
         batch_size=options.batch_size, seed=options.seed,
     )  # fmt: skip
-    methods = [OWN] if options.methods == "quick" else _methods(options.methods)
-    table = localise_units(queue.states(), list(queue.plan.arms), rules, methods)
-    table.to_csv(folder / LOCALISATION, index=False)
+    methods = [OWN] if options.methods is None else _methods(options.methods)
+    scores = localise_units(queue.states(), list(queue.plan.arms), rules, methods)
+    scores.frame.to_csv(folder / LOCALISATION, index=False)
+    save_values(dict(scores.played), (folder / LOCALISATION).with_suffix(".json"))
     conclude(queue, console=Console(stderr=True))
 
 

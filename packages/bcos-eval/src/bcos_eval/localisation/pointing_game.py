@@ -111,7 +111,9 @@ def play_boxes(
     for start in track(starts, f"boxes, {attributor.name}", len(starts)):
         chosen = indices[start : start + batch_size]
         batch, labels = images[chosen]
-        maps, residual, seconds = _attribute(attributor, to_unit_range(batch.to(device)), labels.to(device), 1, batch_size)
+        maps, residual, seconds = _attribute(
+            attributor, to_unit_range(batch.to(device)), labels.to(device), 1, batch_size
+        )
         inside = torch.stack([box_mask(boxes[i], *maps.shape[1:]) for i in chosen])
         score, empty = masked_share(maps, inside, smooth=smooth)
         frame = {
