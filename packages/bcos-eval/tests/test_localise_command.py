@@ -94,8 +94,27 @@ def test_scores_summary_figure_and_table(templates, levels, tmp_path, capsys):
     with (out / "summary.csv").open() as file:
         assert len({row["grids_hash"] for row in csv.DictReader(file)}) == 1
     assert "bcos, input_x_gradient gave the same maps" in said  # nothing in it is held constant
-    assert said.count("its own contributions ") == 1  # of "one", the only B-cos network, in the grid game
+    assert said.count("its own contributions, ") == 1  # of "one", the only B-cos network, in the grid game
     assert "max_sensitivity (lower is better" in said
+    assert "bcos on one: does not add up" in said  # its logits have a constant, of which no pixel is the cause
+    assert scores.loc[scores["method"] == "saliency", "residual"].isna().all()
+
+
+def test_what_was_scored_is_kept_when_a_method_breaks(templates, levels, tmp_path, monkeypatch):
+    play = Contest.play
+
+    def breaks(self, game, model, method):
+        if method == "saliency":
+            raise RuntimeError("out of luck")
+        return play(self, game, model, method)
+
+    monkeypatch.setattr(Contest, "play", breaks)
+    given = ["--model_file", "one=bcos", "--data", levels, "--grid", "2", "--methods", "bcos,gradient,saliency"]
+    with pytest.raises(RuntimeError, match="out of luck"):
+        main(["localise", *given, "--out", str(tmp_path)])
+    kept = pd.read_csv(tmp_path / "scores.csv")
+    assert kept["method"].unique().tolist() == ["bcos", "gradient"]
+    assert len(kept) == 2 * 6 * 4
 
 
 def test_official_rule_needs_more_classes_than_cells(templates, levels, tmp_path, capsys):
@@ -103,6 +122,47 @@ def test_official_rule_needs_more_classes_than_cells(templates, levels, tmp_path
     with pytest.raises(SystemExit):
         main(["localise", *given])
     assert "too few for any grid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gaps", "says"),
+    [
+        ({"a": 0.2, "b": 0.3}, "beat every post-hoc method played on it; the nearest is a 0.300, difference +0.200"),
+        # a method that is behind on average, but not surely, is no match though another is nearer
+        ({"a": 0.1, "wild": 0.15}, "are not shown to beat wild 0.350, difference +0.150"),
+        ({"a": 0.2, "wild": 0.1, "b": -0.2}, "are beaten by b 0.700, difference -0.200"),
+        ({"twin": -0.2, "a": 0.2}, "beat every post-hoc method played on it; the nearest is a"),
+        ({"twin": 0.0}, "nothing to compare its own contributions with"),
+    ],
+)
+def test_verdict_is_over_every_method(gaps, says):
+    scores = [_row("bcos", grid, 0.5) for grid in range(40)]
+    for method, gap in gaps.items():
+        # "wild" swings by 2 from grid to grid: an error of the mean of 0.3
+        swing = 2 if method == "wild" else 0.01
+        scores += [_row(method, grid, 0.5 - gap + swing * (-1) ** grid) for grid in range(40)]
+    frame = pd.DataFrame(scores)
+    rows = [{"model": "net", "method": m, "mean": float(part["score"].mean())} for m, part in frame.groupby("method")]
+    assert says in localise._verdict(frame, rows, "net", [("bcos", "twin")], 0)
+
+
+def _row(method, grid, score):
+    return {"game": "grid", "model": "net", "method": method, "grid": grid, "cell": 0, "class": 0, "score": score}
+
+
+def test_faithfulness_compares_methods_on_the_same_images(capsys):
+    nan = float("nan")
+    scores = {"a": [0.0, 0.0, 1.2], "b": [0.3, 0.3, nan], "c": [nan, nan, nan]}
+    rows = [
+        {"model": "net", "method": method, "image": image, "metric": "random_logit", "score": score}
+        for method, values in scores.items()
+        for image, score in enumerate(values)
+    ]
+    localise._print_faithfulness(pd.DataFrame(rows), ["net"])
+    said = capsys.readouterr().out
+    assert "on 2 of 3 images, those where it is defined for every method below" in said
+    assert said.index("a  +0.000") < said.index("b  +0.300")  # over all of its images a would come last: 0.4
+    assert "c: not defined for any image" in said
 
 
 def test_energy_game_on_boxes():

@@ -25,7 +25,8 @@ from .studies.adapter import Adapter, load_adapter
 from .study import Study, Unit, study_folder
 
 LOCALISATION = "localisation.csv"
-"""In a study's folder: a column run_id, and one for each metric that was measured after training."""
+"""In a study's folder: a column run_id, and one for each metric that was measured after training; by which rules is in
+the .json beside it."""
 _TIMING = "timing.json"
 
 
@@ -99,11 +100,13 @@ def _with_localisation(table: ScoreTable, folder: pathlib.Path) -> ScoreTable:
     """The scores with how well each unit's explanations point, if ``bcos-eval localise --study`` has measured it."""
     if not (folder / LOCALISATION).exists():
         return table
-    frame = table.frame.merge(pd.read_csv(folder / LOCALISATION), on="run_id", how="left")
-    if frame.isna().any(axis=None):
+    measured = pd.read_csv(folder / LOCALISATION)
+    found = dataclasses.replace(table, frame=table.frame.merge(measured, on="run_id", how="left"))
+    # of an unfinished study only what all arms have is measured, and only that is compared
+    if found.shared().frame[measured.columns].isna().any(axis=None):
         print("localisation is left out, units were done since: bcos-eval localise --study measures it again")
         return table
-    return dataclasses.replace(table, frame=frame)
+    return found
 
 
 def _secondary(table: ScoreTable) -> list[str]:

@@ -45,6 +45,20 @@ def test_depends_neither_on_batches_nor_on_neighbours(name, plain, images, targe
         assert not torch.allclose(make(name, plain, seed=2).attribute(images, target).map, together)
 
 
+def test_images_draw_independently(images, target):
+    class Counts(nn.Module):
+        """A logit that ignores the image: of RISE's map nothing is left but what the masks do."""
+
+        def forward(self, x):
+            return torch.stack([x.new_zeros(len(x)), (x - 0.5).abs().gt(1e-6).float().mean((1, 2, 3))], 1)
+
+    binary = (images > 0.5).to(images.dtype)
+    first, second, _ = make("rise", Counts()).attribute(binary, torch.ones(3).long()).map.flatten(1)
+    again = make("rise", Counts()).attribute(binary[:1], torch.ones(1).long()).map.flatten()
+    assert torch.equal(first, again)
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.95
+
+
 def test_batches_are_halved_when_memory_runs_out(plain, images, target, monkeypatch):
     seen = []
 

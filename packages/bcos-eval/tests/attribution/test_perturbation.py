@@ -3,6 +3,7 @@ import pytest
 import torch
 from bcos_core.run.error import InputError
 from bcos_eval.attribution import create_attributor
+from bcos_eval.attribution.draw import image_seed
 from bcos_eval.attribution.perturbation import random_mask
 from bcos_eval.attribution.superpixel import superpixels
 from captum._utils.models.linear_model import SkLearnRidge
@@ -75,7 +76,7 @@ def test_equals_captum(name, plain, images, target):
         else captum.attr.KernelShap(plain)
     )
     for i in range(3):
-        torch.manual_seed(5)
+        torch.manual_seed(image_seed(images[i], 5))
         expected = method.attribute(
             images[i : i + 1],
             baselines=0.5,
@@ -103,7 +104,7 @@ def test_superpixels_of_an_odd_shape():
 
 def test_rise_written_out(plain, images, target):
     found = compute("rise", plain, images[:1], target[:1], seed=2, samples=40, cells=4, share=0.3).map[0]
-    torch.manual_seed(2)
+    torch.manual_seed(image_seed(images[0], 2))
     masks = torch.stack([random_mask(images, 4, 0.3) for _ in range(40)]).double()
     shown = images[:1] * masks[:, None].float() + 0.5 * (1 - masks[:, None].float())
     logits = plain(shown)[:, 0].double().detach()

@@ -211,6 +211,33 @@ def test_randomisation_tells_maps_of_weights_from_others():
     assert compare_targets(Fake(lambda x, t: x[:, 0]), x, target, 3).tolist() == pytest.approx([1] * 4)
 
 
+def _randomised(maps):
+    """The randomisation metrics of a method whose maps of the trained and of randomised models are known."""
+    torch.manual_seed(0)
+    model = create_model("resnet20", num_classes=3, in_channels=1).eval()
+    images = torch.rand(2, 1, 8, 8)
+    make = lambda network: Fake(lambda x, t: maps(x[:, 0], network is model))  # noqa: E731
+    found = measure(make, model, images, torch.tensor([0, 2]), most=2).set_index("metric")["score"]
+    names = [f"{kind}_{what}" for kind in ("cascading", "independent") for what in ("rank", "ssim")]
+    return {name: found[name].tolist() for name in names}
+
+
+def test_a_map_that_comes_back_negated_is_no_better_than_one_that_comes_back():
+    same = _randomised(lambda x, trained: x - 0.5)
+    negated = _randomised(lambda x, trained: (x - 0.5) * (1 if trained else -1))
+    assert same == {name: pytest.approx([1, 1]) for name in same}
+    for name, values in negated.items():
+        assert min(values) > (0.999 if name.endswith("rank") else 0.6)  # windows' means differ in sign, too
+
+
+def test_a_constant_map_of_a_randomised_model_is_like_nothing():
+    constant = _randomised(lambda x, trained: x if trained else torch.zeros_like(x))
+    assert constant["cascading_rank"] == constant["independent_rank"] == [0, 0]
+    assert np.isnan(_randomised(lambda x, trained: torch.ones_like(x))["cascading_rank"]).all()
+    broken = _randomised(lambda x, trained: x if trained else x * float("nan"))
+    assert np.isnan(broken["cascading_rank"]).all()
+
+
 def test_compared_target_is_another():
     seen = []
 

@@ -75,6 +75,20 @@ def test_oracle_uniform_and_empty(side, batch_size):
         assert len(found) == 3 * side**2
 
 
+def test_residuals_stand_beside_scores():
+    class Sums(Fake):
+        def attribute(self, images, target):
+            found = super().attribute(images, target)
+            return Attribution(found.map, target, target.float() / 10)
+
+    images = _images()
+    found = play_grids(Sums("sums", lambda x, t: torch.ones_like(x[:, 0])), images, _grids(images, 2), batch_size=3)
+    assert found["residual"].to_numpy() == pytest.approx(found["class"].to_numpy() / 10)
+    assert play_grids(UNIFORM, images, _grids(images, 2))["residual"].isna().all()
+    summary = summarise(found.assign(game="grid", model="net", method="sums"))
+    assert summary["residual"].tolist() == pytest.approx([found["class"].max() / 10])
+
+
 def test_the_scored_class_is_the_cells():
     images = _images()
     grids = _grids(images, 2)
@@ -191,7 +205,7 @@ def _scores(method, values):
     frame = pd.DataFrame(
         {k: np.tile(v, len(values)) if isinstance(v, list) else v for k, v in frame.items()} | {"class": 0}
     )
-    return frame.assign(score=np.repeat(values, 2), chance=0.25, empty=False, seconds=0.1)
+    return frame.assign(score=np.repeat(values, 2), chance=0.25, empty=False, residual=np.nan, seconds=0.1)
 
 
 def test_intervals_are_over_grids():
@@ -231,3 +245,26 @@ def test_gradcam_on_a_disconnected_model_weights_features_of_all_cells():
     found = contest.play("difull", "net", "gradcam")
     assert found["score"].mean() < 0.9
     assert not model.network.layer3._forward_hooks
+
+
+def test_gradcam_on_a_disconnected_transformer_lays_its_tokens_out():
+    torch.manual_seed(0)
+    model = create_model("simple_vit_ti_patch16_224", num_classes=5, in_channels=1, variant="standard", stem="cifar")
+    model = model.eval()
+    images = ArrayImages(torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8), torch.arange(20) % 5)
+    contest = Contest({"net": TrainedClassifier(model, tuple("01234"), (8, 8), "")}, images, Rules(side=2))
+    contest.grids["net"] = _grids(images, 2)
+    found = contest.attributor("difull", "net", "gradcam")
+    cells = images[contest.grids["net"].indices[0]][0] / 255
+    target = 2 * 5 + 3  # class 3 in cell 2
+    got = found.attribute(tile(cells, 2), torch.tensor([target])).map[0]
+    kept = []
+    handle = model.network.blocks[-2].register_forward_hook(lambda _m, _a, output: kept.append(output))
+    gradient = torch.autograd.grad(model(cells)[2, 3], kept[0])[0]
+    handle.remove()
+    weight = gradient.mean((0, 1))  # over the tokens of all cells: those of the others have none
+    side = 8 // model.network.patch
+    cam = tile((kept[0] * weight).sum(2).relu().view(4, 1, side, side), 2)
+    expected = torch.nn.functional.interpolate(cam, (16, 16), mode="bilinear")[0, 0]
+    torch.testing.assert_close(got, expected.detach(), rtol=1e-4, atol=1e-8)
+    assert contest.play("difull", "net", "gradcam")["score"].between(0, 1).all()

@@ -1,11 +1,13 @@
 """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391), of feature maps and of tokens."""
 
 import copy
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from bcos_core.run.error import InputError, unknown_name
 from captum.attr import LayerAttribution, LayerGradCam
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .subject import Found, Subject
@@ -63,15 +65,23 @@ class TokenGrid(nn.Module):
         self._size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.block(x)
-        found = token_grid(tokens.shape[1], self._size)
-        if found is None:
-            raise InputError(
-                f"layer: its {tokens.shape[1]} tokens are no grid over {self._size[0]}x{self._size[1]} pixels"
-            )
-        special, grid = found
-        picture = self.grid(tokens[:, special:].unflatten(1, grid).movedim(3, 1))
-        return torch.cat([tokens[:, :special], picture.movedim(1, 3).flatten(1, 2)], 1)
+        return through_grid(self.block(x), self._size, self.grid)
+
+
+def through_grid(
+    tokens: Float[Tensor, "n t d"], size: tuple[int, int], function: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "n t d"]:
+    """Tokens whose patches pass through a function of feature maps, laid out over ``size`` pixels: (N, D, h, w).
+
+    Raises:
+        InputError: If the tokens are no grid over so many pixels.
+    """
+    found = token_grid(tokens.shape[1], size)
+    if found is None:
+        raise InputError(f"layer: its {tokens.shape[1]} tokens are no grid over {size[0]}x{size[1]} pixels")
+    special, grid = found
+    picture = function(tokens[:, special:].unflatten(1, grid).movedim(3, 1))
+    return torch.cat([tokens[:, :special], picture.movedim(1, 3).flatten(1, 2)], 1)
 
 
 def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:

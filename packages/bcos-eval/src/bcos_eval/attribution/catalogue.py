@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from . import cam, gradients, perturbation
 from .attributor import Attribution, Attributor
 from .baseline import Baseline
+from .draw import image_seed
 from .subject import Found, Subject
 
 Cost = Literal["a pass", "tens of passes", "hundreds of passes"]
@@ -67,7 +68,7 @@ for _method in (
     Method("deeplift", "differences to a baseline, by the Rescale rule", "a pass", gradients.deeplift),
     Method("gradcam", "last feature map, weighted with its mean gradient", "a pass", cam.gradcam),
     Method("guided_backprop", "gradient, at ReLUs only what is positive", "a pass", gradients.guided_backprop),
-    Method("smoothgrad", "mean absolute gradient of noisy inputs", "tens of passes", gradients.smoothgrad, draws=True),
+    Method("smoothgrad", "mean gradient of noisy inputs", "tens of passes", gradients.smoothgrad, draws=True),
     Method("occlusion", "fall of the logit when a window is hidden", "hundreds of passes", perturbation.occlusion),
     Method(
         "lime",
@@ -99,8 +100,8 @@ def create_attributor(
         name: One of :data:`METHODS`.
         model: From images (N, C, H, W) to logits (N, K). Where it encodes (``model.encode``), the encoded image is
             attributed and what perturbs perturbs the image; otherwise both are of the model's input, as are baselines.
-        seed: Of what the method draws at random; the others have no use for it. An image's result depends on the
-            seed and the image, not on its neighbours in the batch.
+        seed: Of what the method draws at random, for each image anew; the others have no use for it. An image's result
+            depends on the seed and the image, not on its neighbours in the batch.
         baseline: What images are compared with, by the methods that do (:mod:`bcos_eval.attribution.baseline`); None
             for "grey".
         **options: The method's own, as ``METHODS[name].options`` lists them and the docstring of
@@ -173,7 +174,7 @@ class _Prepared:
         if not self.method.draws:
             return self.method.compute(subject, images, target, **self.options)
         with torch.random.fork_rng([images.device] if images.is_cuda else []):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(image_seed(images[0], self.seed))  # methods that draw take an image at a time
             return self.method.compute(subject, images, target, **self.options)
 
 

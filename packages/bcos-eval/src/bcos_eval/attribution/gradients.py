@@ -74,7 +74,7 @@ def guided_backprop(subject: Subject, images: Tensor, target: Tensor) -> Found:
 
 
 def smoothgrad(subject: Subject, images: Tensor, target: Tensor, *, samples: int = 25, noise: float = 0.15) -> Found:
-    """Smilkov et al., arXiv 1706.03825: the mean of ``samples`` absolute gradients.
+    """Smilkov et al., arXiv 1706.03825: the mean of the gradients of ``samples`` noisy inputs, signs and all.
 
     The noise's standard deviation is the share ``noise`` of the range of the encoded input, which it is added to.
     """
@@ -84,7 +84,7 @@ def smoothgrad(subject: Subject, images: Tensor, target: Tensor, *, samples: int
     x = subject.encode(images)
     spread = noise * float(x.detach().max() - x.detach().min())
     tunnel = NoiseTunnel(_gradient(subject))
-    found = tunnel.attribute(x, nt_samples=samples, stdevs=spread, target=target, abs=True)
+    found = tunnel.attribute(x, nt_samples=samples, stdevs=spread, target=target, abs=False)
     assert isinstance(found, Tensor)
     return found.sum(1), None
 

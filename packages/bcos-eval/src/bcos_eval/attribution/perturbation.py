@@ -1,7 +1,7 @@
 """Methods that change an image, before it is encoded, and look at the logit; an image at a time.
 
 What hides a part is another image (:mod:`bcos_eval.attribution.baseline`), so that a B-cos network sees [x, 1-x] of
-what could be a picture. Draws depend on the seed alone: every image meets the same ones.
+what could be a picture. Draws depend on the seed and the image.
 """
 
 from collections.abc import Callable

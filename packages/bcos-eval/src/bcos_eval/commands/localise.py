@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 Rows = list[dict[Any, Any]]
 """Of the summary."""
 
+COLUMNS = (
+    *("game", "model", "method", "grid", "cell", "class", "score", "confidence"),
+    *("seconds", "chance", "empty", "residual"),
+)
+"""Of scores.csv."""
+RESIDUAL = 0.05
+"""A method whose maps miss the sum it promises by more than this share is said not to add up."""
 GAMES = ("grid", "energy", "difull")
 OWN = "bcos"
 """The method that is a B-cos network's own explanation."""
@@ -50,9 +57,9 @@ def localise(argv: Sequence[str]) -> None:
         (
             "methods",
             str,
-            "quick",
+            None,
             "names separated by commas, all, or quick: of less than a hundred passes an image "
-            "[with --study: bcos, the models' own]",
+            "[quick; with --study bcos, the models' own]",
         ),
         ("grid", int, 3, "cells along a side"),
         ("grids", int, None, "how many [as many as there can be, 250 at most]"),
@@ -89,7 +96,7 @@ def localise(argv: Sequence[str]) -> None:
         raise InputError("give at least one of --run NAME=RUN_ID and --model_file NAME=FILE, or --study NAME")
     if len(models) < len(options.run or ()) + len(options.model_file or ()):
         raise InputError("--run, --model_file: give every model a name of its own, NAME=...")
-    methods = _methods(options.methods)
+    methods = _methods(options.methods or "quick")
     out = writable_folder(pathlib.Path(options.out))
     contest = _gather(models, options)
     if "energy" in games and not contest.boxes:
@@ -104,6 +111,7 @@ def _localise_study(options: Any, games: Sequence[str]) -> None:
         raise InputError("--study: has its own models and data; --run, --model_file, --data, ... do not go with it")
     if list(games) != ["grid"]:
         raise InputError("--study: plays the game grid")
+    from bcos_core.run.config import save_values
     from rich.console import Console
 
     from bcos_eval.conclusion import LOCALISATION, conclude
@@ -120,9 +128,10 @@ def _localise_study(options: Any, games: Sequence[str]) -> None:
         options.grid, options.grids, options.confidence, options.smooth, options.cell_size,
         batch_size=options.batch_size, seed=options.seed,
     )  # fmt: skip
-    methods = [OWN] if options.methods == "quick" else _methods(options.methods)
-    table = localise_units(queue.states(), list(queue.plan.arms), rules, methods)
-    table.to_csv(folder / LOCALISATION, index=False)
+    methods = [OWN] if options.methods is None else _methods(options.methods)
+    scores = localise_units(queue.states(), list(queue.plan.arms), rules, methods)
+    scores.frame.to_csv(folder / LOCALISATION, index=False)
+    save_values(dict(scores.played), (folder / LOCALISATION).with_suffix(".json"))
     conclude(queue, console=Console(stderr=True))
 
 
@@ -232,17 +241,16 @@ def _run(
     measured: list[pd.DataFrame] = []
     left_out: dict[str, list[str]] = {}
     for model, method in itertools.product(contest.models, methods):
-        try:
-            scores.extend(contest.play(game, model, method) for game in games)  # keeps what came before a failure
+        try:  # each table is in its file before the next is made: whatever ends the command, it is kept
+            for game in games:
+                _append(contest.play(game, model, method)[list(COLUMNS)], scores, out / "scores.csv")
             if faithfulness:
-                measured.append(contest.faithfulness(model, method))
+                _append(contest.faithfulness(model, method), measured, out / "faithfulness.csv")
         except InputError as error:
             left_out.setdefault(str(error), []).append(f"{method} on {model}")
     if not scores:
         raise InputError(f"no method worked: {next(iter(left_out))}")
     table = pd.concat(scores, ignore_index=True)
-    first = ["game", "model", "method", "grid", "cell", "class", "score", "confidence", "seconds", "chance", "empty"]
-    table[first].to_csv(out / "scores.csv", index=False)
     summary = summarise(table, seed=contest.rules.seed)
     summary["grids_hash"] = [contest.grids[m].hash if m in contest.grids else "" for m in summary["model"]]
     summary.to_csv(out / "summary.csv", index=False)
@@ -264,11 +272,14 @@ def _run(
     for reason, where in left_out.items():
         print(f"left out: {', '.join(where)}: {reason}")
     if measured:
-        found = pd.concat(measured, ignore_index=True)
-        found.to_csv(out / "faithfulness.csv", index=False)
         files.append("faithfulness.csv")
-        _print_faithfulness(found, list(contest.models))
+        _print_faithfulness(pd.concat(measured, ignore_index=True), list(contest.models))
     print(f"\nsaved in {short(out)}: {', '.join(files)}")
+
+
+def _append(found: "pd.DataFrame", tables: "list[pd.DataFrame]", path: pathlib.Path) -> None:
+    found.to_csv(path, mode="a" if tables else "w", header=not tables, index=False)
+    tables.append(found)
 
 
 def _title(contest: "Contest", game: str, rows: Rows) -> str:
@@ -305,27 +316,39 @@ def _print_table(rows: Rows, same: Mapping[str, list[tuple[str, ...]]]) -> None:
         if row["empty"]:
             text = f"{row['empty']} of {row['maps']} maps have no positive part and score 0"
             print(f"  {row['method']} on {row['model']}: {text}")
+        if row["residual"] > RESIDUAL:
+            print(f"  {row['method']} on {row['model']}: does not add up, residual up to {row['residual']:.1g}")
     for model, groups in same.items():
         for i, group in enumerate(groups):
             print(f"  ={'abcdefgh'[i % 8]} on {model}: {', '.join(group)} gave the same maps (up to scale)")
 
 
 def _verdict(scores: "pd.DataFrame", rows: Rows, model: str, same: list[tuple[str, ...]], seed: int) -> str:
-    """Whether a B-cos model's own contributions beat every post-hoc method on it."""
+    """Whether a B-cos model's own contributions beat every post-hoc method on it that says something else.
+
+    The claim is of all methods, so each one's paired interval must lie above 0: an intersection of tests, which needs
+    no correction for their number.
+    """
     from bcos_eval.localisation import difference
 
     means = {row["method"]: row["mean"] for row in rows if row["model"] == model}
     coincide = next((group for group in same if OWN in group), (OWN,))
-    others = {method: mean for method, mean in means.items() if method not in coincide}
+    others = [method for method in means if method not in coincide]
     if OWN not in means or not others:
         return f"{model}: nothing to compare its own contributions with"
-    best = max(others, key=others.__getitem__)
-    gap = difference(scores, (model, OWN), (model, best), seed=seed)
-    says = ("" if gap.low > 0 else "do not ") + "beat every post-hoc method played on it"
-    return (
-        f"{model}: its own contributions {says}: {means[OWN]:.3f}, best other {best} {others[best]:.3f}, "
-        f"difference {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] (paired, 95%)"
+    gaps = [difference(scores, (model, OWN), (model, other), seed=seed) for other in others]
+    gaps.sort(key=lambda gap: gap.mean)
+    if ahead := [gap for gap in gaps if gap.high < 0]:
+        says, shown = "are beaten by", ahead
+    elif unclear := [gap for gap in gaps if not gap.low > 0]:  # not a number, too
+        says, shown = "are not shown to beat", unclear
+    else:
+        says, shown = "beat every post-hoc method played on it; the nearest is", gaps[:1]
+    listed = "; ".join(
+        f"{gap.second[1]} {means[gap.second[1]]:.3f}, difference {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        for gap in shown
     )
+    return f"{model}: its own contributions, {means[OWN]:.3f}, {says} {listed} (paired, 95%)"
 
 
 def _print_faithfulness(found: "pd.DataFrame", models: Sequence[str]) -> None:
@@ -341,9 +364,14 @@ def _print_faithfulness(found: "pd.DataFrame", models: Sequence[str]) -> None:
         width = max(map(len, methods))
         for name, metric in METRICS.items():
             print(f"  {name} ({'higher' if metric.higher_is_better else 'lower'} is better: {metric.says})")
-            values = {m: np.asarray(select(rows, metric=name, method=m)["score"], float) for m in methods}
-            defined = {m: found[np.isfinite(found)] for m, found in values.items()}
-            means = {m: found.mean() for m, found in defined.items() if len(found)}
-            for method in sorted(means, key=means.__getitem__, reverse=metric.higher_is_better):
-                lacking = len(values[method]) - len(defined[method])
-                print(f"    {method:<{width}}  {means[method]:+.3f}" + f"  ({lacking} undefined)" * bool(lacking))
+            table = select(rows, metric=name).pivot(index="image", columns="method", values="score")
+            table = table.reindex(columns=methods).where(np.isfinite)
+            nowhere = [method for method in methods if table[method].isna().all()]
+            shared = table.drop(columns=nowhere).dropna()  # methods are compared on the same images
+            if len(shared) < len(table):
+                print(f"    on {len(shared)} of {len(table)} images, those where it is defined for every method below")
+            means = shared.mean() if len(shared) else {}
+            for method in sorted(means.keys(), key=means.__getitem__, reverse=metric.higher_is_better):
+                print(f"    {method:<{width}}  {means[method]:+.3f}")
+            if nowhere:
+                print(f"    {', '.join(nowhere)}: not defined for any image")

@@ -1,7 +1,7 @@
 """Whether removing pixels costs what the map says, and how alike two maps are."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .deletion import Score
@@ -62,6 +62,12 @@ def rank_correlation(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Fl
 
     ranks = [torch.from_numpy(rankdata(x.detach().cpu().flatten(1).numpy(), axis=1)) for x in (a, b)]
     return pearson(*ranks)
+
+
+def is_constant(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, "n"]:
+    """Whether a map has one value everywhere, on the CPU; a map that is not finite has not."""
+    flat = maps.detach().cpu().flatten(1)
+    return flat.amax(1) == flat.amin(1)
 
 
 def similarity(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float[Tensor, "n"]:

@@ -33,10 +33,14 @@ METRICS = {
     "insertion_grey": Metric(True, "area under the class's probability, most relevant pixels put first onto grey"),
     "insertion_blur": Metric(True, "the same, onto the blurred image"),
     "faithfulness_correlation": Metric(True, "what a set of pixels is said to give, and what its loss costs the logit"),
-    "cascading_rank": Metric(False, "likeness to maps of randomised layers and all above (Spearman)"),
-    "cascading_ssim": Metric(False, "the same (structural similarity)"),
-    "independent_rank": Metric(False, "likeness to maps with one randomised layer (Spearman)"),
-    "independent_ssim": Metric(False, "the same (structural similarity)"),
+    "cascading_rank": Metric(
+        False, "likeness, up to sign, to maps of randomised layers and all above (absolute Spearman, mean over layers)"
+    ),
+    "cascading_ssim": Metric(False, "the same (absolute structural similarity)"),
+    "independent_rank": Metric(
+        False, "likeness, up to sign, to maps with one randomised layer (absolute Spearman, mean over layers)"
+    ),
+    "independent_ssim": Metric(False, "the same (absolute structural similarity)"),
     "random_logit": Metric(False, "likeness, up to sign, to the map of another class (absolute Spearman)"),
     "max_sensitivity": Metric(False, "largest relative change of the map under small noise"),
     "avg_sensitivity": Metric(False, "mean relative change of the map under small noise"),
@@ -88,7 +92,7 @@ def measure(
     def randomised(cascading: bool) -> tuple[Tensor, Tensor]:
         options = {"cascading": cascading, "most": most, "seed": seed}
         _, rank, alike = compare_randomised(make, model, images, target, **options)
-        return rank.mean(0), alike.mean(0)
+        return rank.abs().mean(0), alike.abs().mean(0)  # the negative of a map points to the same places
 
     parts: list[tuple[tuple[str, ...], Callable[[], tuple[Tensor, ...]]]] = [
         *(((f"deletion_{kind}",), lambda kind=kind: (curve(kind, True),)) for kind in ("grey", "blur")),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bcos_eval.attribution.attributor import Attributor
 
-from .correlation import rank_correlation, similarity
+from .correlation import is_constant, rank_correlation, similarity
 
 
 def randomised_models(
@@ -67,8 +67,8 @@ def compare_randomised(
 ) -> tuple[tuple[str, ...], Float[Tensor, "s n"], Float[Tensor, "s n"]]:
     """How like the original map the maps of randomised models are (the model parameter randomisation test).
 
-    Lower is better: a map that outlives the network's weights is not about them. Input times anything keeps
-    the image's structure (Kokhlikyan et al., 2021, arXiv 2106.07475), and how much the test can tell depends on the
+    Nearer 0 is better: a map that outlives the network's weights, or comes back as its own negative, is not about
+    them. Input times anything keeps the image's structure (Kokhlikyan et al., 2021, arXiv 2106.07475), and how much the test can tell depends on the
     task (Yona & Greenfeld, 2021, arXiv 2110.14297).
 
     Args:
@@ -81,14 +81,16 @@ def compare_randomised(
         seed: Of the draws.
 
     Returns:
-        Names of layers; Spearman correlation and structural similarity to the original map, shape (layers, N) each.
+        Names of layers; Spearman correlation and structural similarity to the original map, shape (layers, N) each. A
+        randomised model's constant map correlates with nothing, 0; not a number where the original is constant.
     """
     original = make(model).attribute(images, target).map
     names, ranks, alike = [], [], []
     for name, random in randomised_models(model, cascading=cascading, most=most, seed=seed):
         found = make(random).attribute(images, target).map
         names.append(name)
-        ranks.append(rank_correlation(original, found))
+        rank = rank_correlation(original, found)
+        ranks.append(rank.where(is_constant(original) | ~is_constant(found), 0.0))
         alike.append(similarity(original, found))
     return tuple(names), torch.stack(ranks), torch.stack(alike)
 

@@ -4,6 +4,8 @@ from bcos_vision.models import ImageClassifier
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bcos_eval.attribution.cam import through_grid
+
 from .mosaic import tile, untile
 
 
@@ -18,8 +20,8 @@ class DisconnectedModel(nn.Module):
     Args:
         model: The classifier.
         side: Cells along a side of the mosaic.
-        layer: Name of a module of ``model.network`` that gives feature maps. Those of all cells pass, as one mosaic,
-            through :data:`FEATURES`, which is where Grad-CAM has to look.
+        layer: Name of a module of ``model.network`` that gives feature maps or tokens. Those of all cells pass, as
+            one mosaic, through :data:`FEATURES`, which is where Grad-CAM has to look.
 
     Example:
         >>> import bcos_vision, torch
@@ -60,12 +62,17 @@ class _Cells(nn.Module):
             logits = self.network(cells)
         else:
             # for this pass only: the network is the classifier's own, which others may be using
-            handle = self.network.get_submodule(self.layer).register_forward_hook(self._through_features)
+            handle = self.network.get_submodule(self.layer).register_forward_hook(
+                lambda _module, _args, output: self._through_features(output, (cells.shape[2], cells.shape[3]))
+            )
             try:
                 logits = self.network(cells)
             finally:
                 handle.remove()
         return logits.unflatten(0, (-1, self.side**2)).flatten(1)
 
-    def _through_features(self, _module: nn.Module, _args: object, output: Tensor) -> Tensor:
-        return untile(self.features(tile(output, self.side)), self.side)
+    def _through_features(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        def through(maps: Tensor) -> Tensor:
+            return untile(self.features(tile(maps, self.side)), self.side)
+
+        return through_grid(output, size, through) if output.dim() == 3 else through(output)

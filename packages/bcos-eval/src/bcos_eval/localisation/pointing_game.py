@@ -17,9 +17,10 @@ from bcos_eval.attribution.attributor import Attributor
 from .grids import Grids
 from .mosaic import cell_shares, divide, positive_part, resize_cells, tile
 
-COLUMNS = ("grid", "cell", "class", "score", "chance", "empty", "seconds")
+COLUMNS = ("grid", "cell", "class", "score", "chance", "empty", "residual", "seconds")
 """What a game says of each map: the grid (of boxes: the image), the cell in it, the class explained, the score in
-[0, 1], what a uniform map scores, whether no pixel of the map is positive (its score is 0), seconds it took."""
+[0, 1], what a uniform map scores, whether no pixel of the map is positive (its score is 0), how far it is from adding
+up (:attr:`.Attribution.residual`; not a number where its method promises no sum), seconds it took."""
 
 
 def play_grids(
@@ -62,7 +63,7 @@ def play_grids(
         mosaics = tile(pictures if cell_size is None else resize_cells(pictures, cell_size), grids.side)
         cell = np.tile(np.arange(cells), len(index))
         target = torch.from_numpy(classes.ravel() + cell * disconnected).to(device)
-        maps, seconds = _attribute(attributor, mosaics, target, cells, batch_size)
+        maps, residual, seconds = _attribute(attributor, mosaics, target, cells, batch_size)
         shares = cell_shares(maps, grids.side, smooth=smooth)
         frame = {
             "grid": np.repeat(np.arange(start, start + len(index)), cells),
@@ -71,6 +72,7 @@ def play_grids(
             "score": shares.gather(1, torch.from_numpy(cell)[:, None])[:, 0].numpy(),
             "chance": 1 / cells,
             "empty": (shares == 0).all(1).numpy(),
+            "residual": residual.numpy(),
             "seconds": seconds,
         }
         rows.append(pd.DataFrame(frame))
@@ -109,7 +111,9 @@ def play_boxes(
     for start in track(starts, f"boxes, {attributor.name}", len(starts)):
         chosen = indices[start : start + batch_size]
         batch, labels = images[chosen]
-        maps, seconds = _attribute(attributor, to_unit_range(batch.to(device)), labels.to(device), 1, batch_size)
+        maps, residual, seconds = _attribute(
+            attributor, to_unit_range(batch.to(device)), labels.to(device), 1, batch_size
+        )
         inside = torch.stack([box_mask(boxes[i], *maps.shape[1:]) for i in chosen])
         score, empty = masked_share(maps, inside, smooth=smooth)
         frame = {
@@ -119,6 +123,7 @@ def play_boxes(
             "score": score.numpy(),
             "chance": inside.double().mean((1, 2)).numpy(),
             "empty": empty.numpy(),
+            "residual": residual.numpy(),
             "seconds": seconds,
         }
         rows.append(pd.DataFrame(frame))
@@ -150,12 +155,14 @@ def masked_share(
 
 def _attribute(
     attributor: Attributor, pictures: Tensor, target: Tensor, repeats: int, batch_size: int
-) -> tuple[Tensor, float]:
-    """Maps of ``repeats`` targets for each picture, on the CPU, and the seconds that each took."""
+) -> tuple[Tensor, Tensor, float]:
+    """Maps of ``repeats`` targets for each picture and their residuals, on the CPU, and the seconds that each took."""
     pictures = pictures.repeat_interleave(repeats, 0)
+    maps, residuals = [], []
     began = time.perf_counter()
-    maps = [
-        attributor.attribute(part, aim).map.detach().float().cpu()  # copying to the CPU waits for the device
-        for part, aim in zip(pictures.split(batch_size), target.split(batch_size), strict=True)
-    ]
-    return torch.cat(maps), (time.perf_counter() - began) / len(pictures)
+    for part, aim in zip(pictures.split(batch_size), target.split(batch_size), strict=True):
+        found = attributor.attribute(part, aim)
+        maps.append(found.map.detach().float().cpu())  # copying to the CPU waits for the device
+        unknown = found.map.new_full((len(part),), torch.nan)
+        residuals.append((unknown if found.residual is None else found.residual).detach().double().cpu())
+    return torch.cat(maps), torch.cat(residuals), (time.perf_counter() - began) / len(pictures)

@@ -36,7 +36,7 @@ def summarise(scores: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) 
 
     Returns:
         A row for each game, model and method: mean, low, high, median, quartiles, what a uniform map scores, numbers
-        of maps and of empty ones, seconds for a map.
+        of maps and of empty ones, the largest residual, seconds for a map.
     """
     rows = []
     for game, model, method in dict.fromkeys(zip(scores["game"], scores["model"], scores["method"], strict=True)):
@@ -59,6 +59,7 @@ def summarise(scores: pd.DataFrame, *, confidence: float = 0.95, seed: int = 0) 
                 "grids": len(by_grid),
                 "maps": len(part),
                 "empty": np.sum(part["empty"]),
+                "residual": part["residual"].max(),
                 "seconds": np.mean(part["seconds"]),
             }
         )
