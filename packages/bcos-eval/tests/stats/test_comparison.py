@@ -83,6 +83,22 @@ def test_five_by_two_designs_get_their_own_tests_too():
     assert [test.name for test in found.tests] == names[:3]
 
 
+@pytest.mark.parametrize(
+    ("arm", "p", "flips"),
+    [
+        (np.array([81, 77, 83, 69, 75, 78, 80, 82, 84, 76]) / 100, math.nan, 2 / 2**10),  # 0.1 below
+        (0.9 + np.array([1, -3, 3, -11, -5, -2, 0, 2, 4, -4]) / 100, 1, 1),  # equal
+    ],
+)
+def test_rounding_is_no_variance_in_any_test(arm, p, flips):
+    plain = np.array([91, 87, 93, 79, 85, 88, 90, 92, 94, 86]) / 100
+    assert len(set((arm - plain).tolist())) > 1
+    (found,) = compare_arms(make_table(Design(2, 5), plain=plain, bcos=arm), "accuracy", rope=0).contrasts
+    of_name = {test.name: test.p for test in found.tests}
+    assert [found.p, of_name["5x2cv t"], of_name["5x2cv F"]] == pytest.approx([p] * 3, nan_ok=True)
+    assert of_name["sign-flip permutation"] == flips
+
+
 def test_seeds_that_both_arms_ran_with_are_paired():
     found = compare_arms(SEEDS, "accuracy", rope=0.005, alpha=0.1)
     (one,) = found.contrasts

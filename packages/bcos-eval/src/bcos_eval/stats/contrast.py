@@ -16,7 +16,7 @@ from .permutation import sign_flip
 from .posterior import posterior_shares
 from .power import runs_needed, smallest_detectable
 from .result import Contrast, Power, TestResult
-from .student import Estimate, corrected_t, paired_t, student_t, welch_t
+from .student import Estimate, corrected_t, paired_t, round_off, score_scale, student_t, welch_t
 
 _OF_FOLDS = "Folds share training samples, so its p can be much too small: here to read older papers by."
 _OF_SEEDS = (
@@ -65,13 +65,14 @@ def run_tests(
     default = estimate_difference(arm, control, paired=paired, ratio=ratio).test()
     if not paired:
         return [default, student_t(arm, control).test()]
-    flips = sign_flip(arm - control)
+    differences = round_off(arm - control, score_scale(arm, control))
+    flips = sign_flip(differences)
     if ratio is None:
         return [default, flips, welch_t(arm, control).test(), student_t(arm, control).test()]
     naive = paired_t(arm, control).test()
     tests = [default, *(replace(test, says=f"{test.says} {_OF_FOLDS}") for test in (naive, flips))]
     if (design.folds, design.repeats, len(arm)) == (2, 5, 10):
-        grid = (arm - control).reshape(5, 2)
+        grid = differences.reshape(5, 2)
         tests += [five_by_two_t(grid), five_by_two_f(grid)]
     return tests
 
