@@ -140,9 +140,17 @@ def test_smaller_is_better_where_the_name_says_so():
     (fall,) = compare_arms(make_table(Design(5, 2), plain=PLAIN, bcos=BCOS), "accuracy", rope=0.005).contrasts
     assert (gain.mean, gain.p) == (fall.mean, fall.p)
     assert (gain.bayes.better, gain.bayes.worse) == (fall.bayes.worse, fall.bayes.better)
-    assert not any(map(higher_is_better, ("test/loss", "completeness_error", "seconds")))
     table = make_table(Design(5, 2), "loss", plain=PLAIN, bcos=BCOS, third=THIRD)
     assert compare_arms(table, "loss", rope=0).omnibus.ranks[0][0] == "bcos"
+
+
+def test_names_of_costs():
+    costs = "test/loss val_loss loss_mean completeness_error top5-error field_error errors seconds seconds_per_image"
+    costs += " rmse nrmse test/rmse_mean mse mae nll val/nll ece brier_score perplexity cross_entropy max_sensitivity"
+    costs += " test/avg_sensitivity deletion_grey Brier MSE max_error avg_loss"
+    gains = "accuracy top5_accuracy test/f1 r2 valid_time localisation insertion_grey sensitivity recall glossiness"
+    assert [name for name in costs.split() if higher_is_better(name)] == []
+    assert [name for name in gains.split() if not higher_is_better(name)] == []
 
 
 @pytest.mark.parametrize("table", [CROSS, SEEDS], ids=["folds", "seeds"])
