@@ -57,7 +57,8 @@ def test_a_lower_loss_is_better():
     found = contrast(metric="loss", mean=-0.03, low=-0.04, high=-0.02, p=0.0)
     lines = answer(comparison(found, metric="loss", higher_is_better=False, rope=0.0))
     assert lines == [
-        "“bcos” is better than “plain” in loss: −0.03 (95% interval −0.04 to −0.02; p < 0.0001, corrected resampled t)."
+        "“bcos” is better than “plain” in loss: −0.0300 (95% interval −0.0400 to −0.0200; p < 0.0001, "
+        "corrected resampled t)."
     ]
 
 

@@ -74,7 +74,7 @@ def test_every_number_is_the_comparisons(make_study, tmp_path, arms):
             assert any(row[:2] == [f"{c.arm} − {c.control}", test.name] for row in page.rows)
             assert test.says in page.whole
     for c in loss.contrasts:
-        assert any(row[0] == f"{c.arm} − {c.control}" and row[1] == minus(f"{c.mean:+.3g}") for row in page.rows)
+        assert any(row[0] == f"{c.arm} − {c.control}" and row[1] == minus(f"{c.mean:+#.3g}") for row in page.rows)
 
 
 def test_the_answer_comes_first(make_study, tmp_path):

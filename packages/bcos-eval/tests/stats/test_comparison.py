@@ -10,6 +10,7 @@ from bcos_eval.design import Design
 from bcos_eval.scores import ScoreTable
 from bcos_eval.stats import compare_arms, higher_is_better, to_lines
 from bcos_eval.stats.effect import hedges_g
+from bcos_eval.stats.metric import write_difference, write_value
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -151,6 +152,11 @@ def test_names_of_costs():
     gains = "accuracy top5_accuracy test/f1 r2 valid_time localisation insertion_grey sensitivity recall glossiness"
     assert [name for name in costs.split() if higher_is_better(name)] == []
     assert [name for name in gains.split() if not higher_is_better(name)] == []
+
+
+def test_a_column_of_losses_keeps_its_zeros():
+    assert [write_value("loss", x) for x in (0.1, 0.1234, 1.5, 1234)] == ["0.1000", "0.1234", "1.500", "1234"]
+    assert [write_difference("loss", x) for x in (0.1, -0.01, 2.0, 150)] == ["+0.100", "-0.0100", "+2.00", "+150"]
 
 
 @pytest.mark.parametrize("table", [CROSS, SEEDS], ids=["folds", "seeds"])

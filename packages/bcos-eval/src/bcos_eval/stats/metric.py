@@ -40,7 +40,7 @@ def write_value(metric: str, value: float) -> str:
         >>> write_value("accuracy", 0.98614), write_value("loss", 0.0123456)
         ('98.61%', '0.01235')
     """
-    return f"{100 * value:.2f}%" if is_share(metric) else f"{value:.4g}"
+    return f"{100 * value:.2f}%" if is_share(metric) else f"{value:#.4g}".removesuffix(".")
 
 
 def write_difference(metric: str, value: float) -> str:
@@ -50,4 +50,4 @@ def write_difference(metric: str, value: float) -> str:
         >>> write_difference("accuracy", -0.00521), write_difference("loss", 0.000123)
         ('-0.52 pp', '+0.000123')
     """
-    return f"{100 * value:+.2f} pp" if is_share(metric) else f"{value:+.3g}"
+    return f"{100 * value:+.2f} pp" if is_share(metric) else f"{value:+#.3g}".removesuffix(".")
