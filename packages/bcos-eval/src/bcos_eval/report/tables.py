@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..figures.differences import title_of
-from ..figures.unit import NONE, Metric, write_number, write_p
+from ..figures.unit import Metric, write_number
+from ..stats.number import NONE, write_p
 from ..stats.result import Comparison
 from .study import StudyReport
 

@@ -1,9 +1,10 @@
 """A comparison for the terminal."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .metric import write_difference, write_value
+from .number import NONE, write_p
 from .result import Comparison, Contrast
 
 
@@ -28,12 +29,12 @@ def to_lines(comparison: Comparison) -> str:
     rows += [_row(contrast) for contrast in comparison.contrasts]
     lines = [
         f"{metric} ({way} is better), {comparison.design}; intervals of arms: {comparison.interval}; p: "
-        + ", ".join(_unique(contrast.default for contrast in comparison.contrasts)),
+        + ", ".join(dict.fromkeys(contrast.default for contrast in comparison.contrasts)),
         *_align(arms),
         "",
         *_align(rows),
         "",
-        *_unique(contrast.estimand for contrast in comparison.contrasts),
+        *dict.fromkeys(contrast.estimand for contrast in comparison.contrasts),
         *_power(comparison),
     ]
     if comparison.omnibus:
@@ -46,10 +47,10 @@ def to_lines(comparison: Comparison) -> str:
 
 def _row(c: Contrast) -> tuple[str, ...]:
     interval = f"[{', '.join(write_difference(c.metric, x).removesuffix(' pp') for x in (c.low, c.high))}]"
-    shares = " / ".join(f"{x:.2f}" for x in (c.bayes.worse, c.bayes.equivalent, c.bayes.better)) if c.bayes else "-"
+    shares = " / ".join(f"{x:.2f}" for x in (c.bayes.worse, c.bayes.equivalent, c.bayes.better)) if c.bayes else NONE
     difference = write_difference(c.metric, c.mean)
-    g = f"{c.hedges_g:+.2f}" if math.isfinite(c.hedges_g) else "-"
-    return f"{c.arm} - {c.control}", difference, interval, _p(c.p), _p(c.p_holm), g, shares
+    g = f"{c.hedges_g:+.2f}" if math.isfinite(c.hedges_g) else NONE
+    return f"{c.arm} - {c.control}", difference, interval, write_p(c.p), write_p(c.p_holm), g, shares
 
 
 def _power(comparison: Comparison) -> list[str]:
@@ -64,14 +65,6 @@ def _power(comparison: Comparison) -> list[str]:
     needed = (f"{power.needed or 'more than 10 000'} {unit} ({name})" for name, power in powers)
     rope = write_difference(comparison.metric, comparison.rope).lstrip("+")
     return [f"{line}; one of {rope} takes {', '.join(needed)}"]
-
-
-def _p(p: float) -> str:
-    return "-" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
-
-
-def _unique(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
