@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bcos_eval.report import MissingUnit, Picture, write_report
-from bcos_eval.stats import compare_arms
+from bcos_eval.stats import compare_arms, to_lines
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 STRANGE = ("a<b & c_d%", "bcos | $x$ {é} " + "long_" * 20 + "#^~\\")
@@ -84,6 +84,15 @@ def test_the_answer_comes_first(make_study, tmp_path):
     order += ["Time of a unit", "torch", "uv run bcos-eval crossval", "MLflow experiment digits"]
     places = [text.index(piece) for piece in order]
     assert places == sorted(places)
+
+
+def test_a_level_has_all_its_digits(make_study, tmp_path):
+    study = make_study(("plain", "bcos", "third"), alpha=0.005, drawn=True)
+    page = Page(write_report(study, tmp_path / "report"))
+    text = page.whole + to_lines(study.comparisons[0])
+    assert set(re.findall(r"([\d.]+%) interval", text)) == {"99.5%"}
+    assert sum("99.5% interval" in row for row in page.rows) == 4  # arms and contrasts of two metrics
+    assert "(Nemenyi, 0.5%)" in (tmp_path / "source" / "accuracy-ranks.svg").read_text()
 
 
 def test_nothing_is_asked_of_elsewhere(make_study, tmp_path):

@@ -197,6 +197,28 @@ def test_power_says_what_is_out_of_reach():
 
 def test_predictions_add_mcnemar():
     right = {arm: RNG.random(500) < share for arm, share in (("plain", 0.9), ("bcos", 0.8))}
+def test_power_is_at_the_level_that_contrasts_share():
+    """By Holm's first step: a difference of the size that is called detectable is found by the adjusted p."""
+    for count, contrasts in ((1, [("bcos", "plain")]), (2, None)):
+        found = compare_arms(CROSS, "accuracy", rope=0.03, alpha=0.1, contrasts=contrasts)
+        one = found.contrasts[0]
+        assert one.power.alpha == 0.1 / count
+        se = math.sqrt((1 / 10 + 1 / 4) * (BCOS - PLAIN).var(ddof=1))
+        critical, shift = stats.t.isf(one.power.alpha / 2, 9), one.power.detectable / se
+        reached = stats.nct.sf(critical, 9, shift) + stats.nct.cdf(-critical, 9, shift)
+        assert reached == pytest.approx(0.8, **EXACT)
+        more = {
+            n: math.sqrt(1 / n + 1 / 4) * (BCOS - PLAIN).std(ddof=1) for n in (one.power.needed - 1, one.power.needed)
+        }
+        powers = [
+            stats.nct.sf(stats.t.isf(one.power.alpha / 2, n - 1), n - 1, 0.03 / se) for n, se in more.items() if n > 1
+        ]
+        assert powers[-1] >= 0.8
+        assert len(powers) == 1 or powers[0] < 0.8
+        said = f"level {0.1 / count:g}" + ": 0.1 over 2 contrasts, Holm's first step" * (count == 2)
+        assert said in to_lines(found)
+
+
     (one,) = compare_arms(SEEDS, "accuracy", rope=0.005, predictions=right).contrasts
     b, c = (int((right[x] & ~right[y]).sum()) for x, y in (("bcos", "plain"), ("plain", "bcos")))
     assert one.tests[-1].p == pytest.approx(stats.chi2.sf((abs(b - c) - 1) ** 2 / (b + c), 1), **EXACT)

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from ..figures.differences import title_of
 from ..figures.unit import Metric, write_time
 from ..stats.result import Comparison, TestResult
-from .answer import answer, estimand_sentences, power_sentence
+from ..stats.text import power_sentence
+from .answer import answer, estimand_sentences
 from .latex import write_latex
 from .markdown import escape_markdown
 from .study import Picture, StudyReport
@@ -119,7 +120,7 @@ def _metric(comparison: Comparison) -> dict[str, Any]:
         "tests": tests_table(comparison),
         "defaults": ", ".join(dict.fromkeys(c.default for c in comparison.contrasts)),
         "notes": [f"{title_of(c)}: {note}" for c in comparison.contrasts for note in c.notes],
-        "power": power_sentence(comparison),
+        "power": f"{Metric(comparison.metric).label.capitalize()}: {power_sentence(comparison)}",
     }
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..figures.differences import title_of
 from ..figures.unit import Metric, write_number
-from ..stats.number import NONE, write_p
+from ..stats.number import NONE, write_p, write_percent
 from ..stats.result import Comparison
 from .study import StudyReport
 
@@ -29,7 +29,7 @@ def arms_table(comparison: Comparison) -> Table:
     unit = Metric(comparison.metric)
     return Table(
         f"{unit.label} ({'higher' if comparison.higher_is_better else 'lower'} is better), {comparison.design}",
-        ("arm", "mean", f"{1 - comparison.alpha:.0%} interval", "sd", "n"),
+        ("arm", "mean", f"{write_percent(1 - comparison.alpha)} interval", "sd", "n"),
         tuple(
             (
                 a.arm,
@@ -62,7 +62,7 @@ def contrasts_table(comparison: Comparison) -> Table:
                 " / ".join(f"{100 * x:.0f}%" for x in (b.worse, b.equivalent, b.better)) if b else NONE,
             )
         )
-    interval = f"{1 - comparison.alpha:.0%} interval"
+    interval = f"{write_percent(1 - comparison.alpha)} interval"
     header = ("contrast", "difference", interval, "p", "p (Holm)", "Hedges g", "paired d", shares)
     return Table(f"Differences in {unit.label}", header, tuple(rows))
 
@@ -130,6 +130,7 @@ def contrasts_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         | {"hedges_g": c.hedges_g, "paired_d": c.paired_d, "rope": comparison.rope}
         | {kind: getattr(c.bayes, kind, None) for kind in ("worse", "equivalent", "better")}
         | {kind: getattr(c.power, kind, None) for kind in ("detectable", "needed")}
+        | {"power_level": getattr(c.power, "alpha", None)}
         | {"test": t.name, "is_default": t.name == c.default, "statistic": t.statistic, "df": t.df, "p": t.p}
         for comparison in comparisons
         for c in comparison.contrasts

@@ -67,7 +67,16 @@ def compare_arms(
             unit = "fold" if table.design.is_crossval else "seed"
             raise InputError(f'scores: "{arm}" has one {unit}; a comparison needs two or more, for a variance')
     found = [
-        contrast_of(table, metric, arm, other, rope=rope, alpha=alpha, more=_test_predictions(predictions, arm, other))
+        contrast_of(
+            table,
+            metric,
+            arm,
+            other,
+            rope=rope,
+            alpha=alpha,
+            planned=len(pairs),
+            more=_test_predictions(predictions, arm, other),
+        )
         for arm, other in pairs
     ]
     ratio = {arm: table.test_train_ratio(arm) if table.design.is_crossval else None for arm in table.arms}

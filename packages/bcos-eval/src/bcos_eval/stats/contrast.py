@@ -87,6 +87,7 @@ def contrast_of(
     alpha: float,
     more: tuple[TestResult, ...] = (),
 ) -> Contrast:
+    planned: int = 1,
     """Compare two arms of a table that was checked; its p_holm is p until the other contrasts are known.
 
     Args:
@@ -98,6 +99,7 @@ def contrast_of(
         alpha: Level; the interval has confidence 1 - alpha.
         more: Further tests, of predictions.
     """
+        planned: Contrasts that the level is shared by; power is at alpha / planned, Holm's first step.
     values, others = table.values(metric, arm), table.values(metric, control)
     paired = values.index.equals(others.index)
     x, y = values.to_numpy(), others.to_numpy()
@@ -108,8 +110,9 @@ def contrast_of(
     sd = float(np.std(x - y, ddof=1)) if paired else math.sqrt((np.var(x, ddof=1) + np.var(y, ddof=1)) / 2)
     power = None
     if varies:
-        needed = runs_needed(rope, sd, ratio=ratio or 0.0, arms=1 if paired else 2, alpha=alpha) if rope else None
-        power = Power(smallest_detectable(estimate.se, estimate.df, alpha=alpha), needed, alpha)
+        level = alpha / planned
+        needed = runs_needed(rope, sd, ratio=ratio or 0.0, arms=1 if paired else 2, alpha=level) if rope else None
+        power = Power(smallest_detectable(estimate.se, estimate.df, alpha=level), needed, level)
     notes = _notes_on_variance(metric, estimate)
     for sample, what in [(x - y, "differences")] if paired else [(x, f"scores of {arm}"), (y, f"scores of {control}")]:
         notes += assumption_notes(sample, what) if varies else []
