@@ -50,7 +50,9 @@ def test_folds_are_answered_by_the_corrected_test():
     assert one.differences == pytest.approx(tuple(d), **EXACT)
     assert [test.name for test in one.tests] == ["corrected resampled t", "paired t", "sign-flip permutation"]
     assert one.tests[1].p == pytest.approx(stats.ttest_rel(BCOS, PLAIN).pvalue, **EXACT)
-    assert "Folds share training samples" in one.tests[1].says
+    for test in one.tests[1:]:
+        assert "independent" in test.says
+        assert "Folds share training samples, so here it is anticonservative" in test.says
     assert one.hedges_g == hedges_g(BCOS, PLAIN)
     assert one.paired_d == pytest.approx(d.mean() / d.std(ddof=1), **EXACT)
     assert "80 training and 20 test samples (2x5-fold, one seed for each fold)" in one.estimand
@@ -195,8 +197,6 @@ def test_power_says_what_is_out_of_reach():
     assert compare_arms(SEEDS, "accuracy", rope=0).contrasts[0].power.needed is None
 
 
-def test_predictions_add_mcnemar():
-    right = {arm: RNG.random(500) < share for arm, share in (("plain", 0.9), ("bcos", 0.8))}
 def test_power_is_at_the_level_that_contrasts_share():
     """By Holm's first step: a difference of the size that is called detectable is found by the adjusted p."""
     for count, contrasts in ((1, [("bcos", "plain")]), (2, None)):
@@ -219,10 +219,18 @@ def test_power_is_at_the_level_that_contrasts_share():
         assert said in to_lines(found)
 
 
+def test_predictions_add_mcnemar():
+    right = {arm: RNG.random(500) < share for arm, share in (("plain", 0.9), ("bcos", 0.8))}
     (one,) = compare_arms(SEEDS, "accuracy", rope=0.005, predictions=right).contrasts
     b, c = (int((right[x] & ~right[y]).sum()) for x, y in (("bcos", "plain"), ("plain", "bcos")))
     assert one.tests[-1].p == pytest.approx(stats.chi2.sf((abs(b - c) - 1) ** 2 / (b + c), 1), **EXACT)
     assert f"arm alone is right on {b}, the control alone on {c}" in one.tests[-1].says
+    assert "these two fitted models" in one.tests[-1].says
+    over_folds = compare_arms(CROSS, "accuracy", rope=0.005, contrasts=[("bcos", "plain")], predictions=right)
+    says = over_folds.contrasts[0].tests[-1].says
+    assert "pools 5 models of each arm" in says
+    assert "training sets overlap, and p takes the images for independent: descriptive." in says
+    assert "two fitted models" not in says
     with pytest.raises(InputError, match='predictions: none of "plain"'):
         compare_arms(SEEDS, "accuracy", rope=0.005, predictions={"bcos": right["bcos"]})
 

@@ -18,7 +18,9 @@ from .power import runs_needed, smallest_detectable
 from .result import Contrast, Power, TestResult
 from .student import Estimate, corrected_t, paired_t, round_off, score_scale, student_t, welch_t
 
-_OF_FOLDS = "Folds share training samples, so its p can be much too small: here to read older papers by."
+_OF_FOLDS = (
+    "Folds share training samples, so here it is anticonservative (p can be much too small): to read older papers by."
+)
 _OF_SEEDS = (
     "Both arms ran with the same seeds on one split: a pair shares its split and, mostly, its order of data, so "
     "pairing takes out what a seed does to both."
@@ -85,9 +87,9 @@ def contrast_of(
     *,
     rope: float,
     alpha: float,
+    planned: int = 1,
     more: tuple[TestResult, ...] = (),
 ) -> Contrast:
-    planned: int = 1,
     """Compare two arms of a table that was checked; its p_holm is p until the other contrasts are known.
 
     Args:
@@ -97,9 +99,9 @@ def contrast_of(
         control: The other.
         rope: Differences up to this size count as none.
         alpha: Level; the interval has confidence 1 - alpha.
+        planned: Contrasts that the level is shared by; power is at alpha / planned, Holm's first step.
         more: Further tests, of predictions.
     """
-        planned: Contrasts that the level is shared by; power is at alpha / planned, Holm's first step.
     values, others = table.values(metric, arm), table.values(metric, control)
     paired = values.index.equals(others.index)
     x, y = values.to_numpy(), others.to_numpy()
