@@ -4,7 +4,6 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
-import pandas as pd
 import pytest
 from bcos_eval.report import MissingUnit, Picture, write_report
 from bcos_eval.stats import compare_arms, to_lines
@@ -192,11 +191,6 @@ def test_time_is_readable(make_study, tmp_path):
     assert "10 min 30 s" in page.whole
     assert "workers' time beyond that of the runs 5.0% " in page.whole  # runs of 800 s in 2 x 420 s
     assert ["plain", "5", "1 min 03 s", "1 min 01 s to 1 min 05 s"] in page.rows
-
-
-def test_localisation_is_shown(make_study, tmp_path):
-    frame = pd.DataFrame({"method": ["IntGrad"], "mean": [0.123456], "cells": [500]})
-    assert ["IntGrad", "0.1235", "500"] in Page(write_report(make_study(localisation=frame), tmp_path / "report")).rows
 
 
 def test_another_kind_of_picture_is_refused(make_study, tmp_path):

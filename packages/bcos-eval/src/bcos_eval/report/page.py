@@ -25,7 +25,6 @@ from .tables import (
     arms_table,
     contrasts_frame,
     contrasts_table,
-    frame_table,
     missing_table,
     option_tables,
     tests_table,
@@ -102,7 +101,6 @@ def _contents(study: StudyReport) -> dict[str, Any]:
         "says": dict.fromkeys(
             f"{test.name}: {test.says}" for comparison in study.comparisons for test in _tests(comparison)
         ),
-        "localisation": None if study.localisation is None else frame_table(study.localisation, "Localisation"),
         "differing": differing,
         "shared": shared,
         "data": _data(study),

@@ -105,13 +105,6 @@ def missing_table(study: StudyReport) -> Table:
     return Table("Units without scores", ("arm", "repeat", "fold", "seed", "reason"), rows, frozenset({0, 4}))
 
 
-def frame_table(frame: pd.DataFrame, caption: str) -> Table:
-    """A data frame's columns; numbers with four digits, none as a dash."""
-    rows = tuple(tuple(map(_say, row)) for row in frame.itertuples(index=False, name=None))
-    words = frozenset(i for i, kind in enumerate(frame.dtypes) if not pd.api.types.is_numeric_dtype(kind))
-    return Table(caption, tuple(map(str, frame.columns)), rows, words)
-
-
 def arms_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """One row for each metric and arm; values are in one cell, separated by spaces."""
     return pd.DataFrame(
