@@ -35,10 +35,12 @@ def make_table():
 def make_study(make_table, tmp_path):
     """A study with a picture of its own; pictures of scores if asked."""
 
-    def make(arms=("plain", "bcos"), *, metrics=METRICS, gap=0.02, missing=0, drawn=False, **fields):
+    def make(arms=("plain", "bcos"), *, metrics=METRICS, gap=0.02, missing=0, drawn=False, alpha=0.05, **fields):
         table = make_table(arms, gap=gap, missing=missing)
         shared = table.shared()
-        comparisons = [compare_arms(shared, metric, rope=0.005) for metric in metrics] if len(arms) > 1 else []
+        comparisons = (
+            [compare_arms(shared, metric, rope=0.005, alpha=alpha) for metric in metrics] if len(arms) > 1 else []
+        )
         gallery = tmp_path / "source" / "gallery.png"
         gallery.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), "navy").save(gallery)

@@ -1,8 +1,9 @@
 from dataclasses import replace
 
 import pytest
-from bcos_eval.report.answer import answer, estimand_sentences, power_sentence
+from bcos_eval.report.answer import answer, estimand_sentences
 from bcos_eval.stats.result import Bayes, Comparison, Contrast, Power
+from bcos_eval.stats.text import power_sentence
 
 
 def contrast(arm="bcos", mean=0.012, low=0.008, high=0.016, p=0.001, metric="accuracy", **fields):
@@ -44,8 +45,8 @@ def test_a_difference_beyond_the_rope():
 def test_no_difference_shown_is_not_called_equal():
     first, second = answer(comparison(contrast(mean=0.002, low=-0.003, high=0.007, p=0.4)))
     assert first == (
-        "No difference in accuracy between “bcos” and “plain” was shown; the study could have seen 0.70 pp. Found: "
-        "+0.20 pp (95% interval −0.30 to +0.70 pp; p = 0.400, corrected resampled t)."
+        "No difference in accuracy between “bcos” and “plain” was shown; the study could have seen 0.70 pp (power 80%, "
+        "level 0.05). Found: +0.20 pp (95% interval −0.30 to +0.70 pp; p = 0.400, corrected resampled t)."
     )
     assert "reaches across the bound of 0.50 pp" in second
     assert "20%" in second
@@ -57,7 +58,8 @@ def test_a_lower_loss_is_better():
     found = contrast(metric="loss", mean=-0.03, low=-0.04, high=-0.02, p=0.0)
     lines = answer(comparison(found, metric="loss", higher_is_better=False, rope=0.0))
     assert lines == [
-        "“bcos” is better than “plain” in loss: −0.03 (95% interval −0.04 to −0.02; p < 0.0001, corrected resampled t)."
+        "“bcos” is better than “plain” in loss: −0.0300 (95% interval −0.0400 to −0.0200; p < 0.0001, "
+        "corrected resampled t)."
     ]
 
 
@@ -65,8 +67,8 @@ def test_many_contrasts_best_first_then_what_was_not_shown():
     contrasts = [
         contrast("worse", -0.01, -0.015, -0.005, 0.01),
         contrast("better", 0.01, 0.005, 0.015, 0.01),
-        contrast("same", 0.001, -0.002, 0.004, 0.9),
-        contrast("open", 0.004, -0.002, 0.01, 0.2, power=Power(0.009, None)),
+        contrast("same", 0.001, -0.002, 0.004, 0.9, power=Power(0.007, 40, 0.0125)),
+        contrast("open", 0.004, -0.002, 0.01, 0.2, power=Power(0.009, None, 0.0125)),
     ]
     head, first, second, rest = answer(comparison(*contrasts))
     assert head == "2 of the 4 contrasts in accuracy show a difference (p adjusted by Holm over all of them)."
@@ -74,7 +76,8 @@ def test_many_contrasts_best_first_then_what_was_not_shown():
     assert second.startswith("“worse” is worse than “plain”")
     assert rest == (
         "For the other 2 no difference was shown (same − plain +0.10 pp, open − plain +0.40 pp); the study could have "
-        "seen 0.70 to 0.90 pp. Equivalent for practice, with the whole interval within 0.50 pp: same − plain."
+        "seen 0.70 to 0.90 pp (power 80%, level 0.0125). Equivalent for practice, with the whole interval within "
+        "0.50 pp: same − plain."
     )
     head, rest = answer(comparison(*contrasts[2:]))
     assert head.startswith("None of the 2 contrasts in accuracy shows")
@@ -99,13 +102,12 @@ def test_a_contrast_without_a_test():
 def test_power(needed, design, takes):
     one = comparison(contrast(power=Power(0.007, needed)), design=design)
     assert power_sentence(one) == (
-        "Accuracy: 80% of such studies find a true difference of 0.70 pp (level 0.05); to find one of 0.50 pp takes "
-        f"{takes}."
+        f"80% of such studies find a true difference of 0.70 pp (level 0.05); to find one of 0.50 pp takes {takes}."
     )
-    two = comparison(contrast(power=Power(0.007, 40)), contrast(power=Power(0.0091, None)))
-    assert "0.70 to 0.91 pp" in power_sentence(two)
+    two = comparison(contrast(power=Power(0.007, 40, 0.025)), contrast(power=Power(0.0091, None, 0.025)))
+    assert "0.70 to 0.91 pp (level 0.025: 0.05 over 2 contrasts, Holm's first step)" in power_sentence(two)
     assert "takes 40 to more than 10 000 folds" in power_sentence(two)
-    assert power_sentence(comparison(contrast(power=None))) == ""
+    assert power_sentence(comparison(contrast(power=None))) == "unknown, for want of variance."
 
 
 def test_a_wording_comes_once():

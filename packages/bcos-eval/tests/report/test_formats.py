@@ -84,5 +84,6 @@ def test_csv_files_hold_every_bit(make_study, tmp_path):
         assert float(row["p"]) == c.p
         assert [float(row[name]) for name in ("mean", "low", "high", "p_holm")] == [c.mean, c.low, c.high, c.p_holm]
         assert [float(row[name]) for name in ("better", "detectable")] == [c.bayes.better, c.power.detectable]
+        assert float(row["power_level"]) == c.power.alpha == 0.05 / 2
     for row, unit in zip(rows(folder / "units.csv"), study.table.frame.itertuples(), strict=True):
         assert (row["arm"], float(row["accuracy"]), int(row["fold"])) == (unit.arm, unit.accuracy, unit.fold)

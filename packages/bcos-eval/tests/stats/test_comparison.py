@@ -10,6 +10,7 @@ from bcos_eval.design import Design
 from bcos_eval.scores import ScoreTable
 from bcos_eval.stats import compare_arms, higher_is_better, to_lines
 from bcos_eval.stats.effect import hedges_g
+from bcos_eval.stats.metric import write_difference, write_value
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -49,7 +50,9 @@ def test_folds_are_answered_by_the_corrected_test():
     assert one.differences == pytest.approx(tuple(d), **EXACT)
     assert [test.name for test in one.tests] == ["corrected resampled t", "paired t", "sign-flip permutation"]
     assert one.tests[1].p == pytest.approx(stats.ttest_rel(BCOS, PLAIN).pvalue, **EXACT)
-    assert "Folds share training samples" in one.tests[1].says
+    for test in one.tests[1:]:
+        assert "independent" in test.says
+        assert "Folds share training samples, so here it is anticonservative" in test.says
     assert one.hedges_g == hedges_g(BCOS, PLAIN)
     assert one.paired_d == pytest.approx(d.mean() / d.std(ddof=1), **EXACT)
     assert "80 training and 20 test samples (2x5-fold, one seed for each fold)" in one.estimand
@@ -81,6 +84,22 @@ def test_five_by_two_designs_get_their_own_tests_too():
     short = ScoreTable(table.frame.drop(3), table.design).shared()
     (found,) = compare_arms(short, "accuracy", rope=0.005).contrasts
     assert [test.name for test in found.tests] == names[:3]
+
+
+@pytest.mark.parametrize(
+    ("arm", "p", "flips"),
+    [
+        (np.array([81, 77, 83, 69, 75, 78, 80, 82, 84, 76]) / 100, math.nan, 2 / 2**10),  # 0.1 below
+        (0.9 + np.array([1, -3, 3, -11, -5, -2, 0, 2, 4, -4]) / 100, 1, 1),  # equal
+    ],
+)
+def test_rounding_is_no_variance_in_any_test(arm, p, flips):
+    plain = np.array([91, 87, 93, 79, 85, 88, 90, 92, 94, 86]) / 100
+    assert len(set((arm - plain).tolist())) > 1
+    (found,) = compare_arms(make_table(Design(2, 5), plain=plain, bcos=arm), "accuracy", rope=0).contrasts
+    of_name = {test.name: test.p for test in found.tests}
+    assert [found.p, of_name["5x2cv t"], of_name["5x2cv F"]] == pytest.approx([p] * 3, nan_ok=True)
+    assert of_name["sign-flip permutation"] == flips
 
 
 def test_seeds_that_both_arms_ran_with_are_paired():
@@ -124,9 +143,22 @@ def test_smaller_is_better_where_the_name_says_so():
     (fall,) = compare_arms(make_table(Design(5, 2), plain=PLAIN, bcos=BCOS), "accuracy", rope=0.005).contrasts
     assert (gain.mean, gain.p) == (fall.mean, fall.p)
     assert (gain.bayes.better, gain.bayes.worse) == (fall.bayes.worse, fall.bayes.better)
-    assert not any(map(higher_is_better, ("test/loss", "completeness_error", "seconds")))
     table = make_table(Design(5, 2), "loss", plain=PLAIN, bcos=BCOS, third=THIRD)
     assert compare_arms(table, "loss", rope=0).omnibus.ranks[0][0] == "bcos"
+
+
+def test_names_of_costs():
+    costs = "test/loss val_loss loss_mean completeness_error top5-error field_error errors seconds seconds_per_image"
+    costs += " rmse nrmse test/rmse_mean mse mae nll val/nll ece brier_score perplexity cross_entropy max_sensitivity"
+    costs += " test/avg_sensitivity deletion_grey Brier MSE max_error avg_loss"
+    gains = "accuracy top5_accuracy test/f1 r2 valid_time localisation insertion_grey sensitivity recall glossiness"
+    assert [name for name in costs.split() if higher_is_better(name)] == []
+    assert [name for name in gains.split() if not higher_is_better(name)] == []
+
+
+def test_a_column_of_losses_keeps_its_zeros():
+    assert [write_value("loss", x) for x in (0.1, 0.1234, 1.5, 1234)] == ["0.1000", "0.1234", "1.500", "1234"]
+    assert [write_difference("loss", x) for x in (0.1, -0.01, 2.0, 150)] == ["+0.100", "-0.0100", "+2.00", "+150"]
 
 
 @pytest.mark.parametrize("table", [CROSS, SEEDS], ids=["folds", "seeds"])
@@ -165,12 +197,40 @@ def test_power_says_what_is_out_of_reach():
     assert compare_arms(SEEDS, "accuracy", rope=0).contrasts[0].power.needed is None
 
 
+def test_power_is_at_the_level_that_contrasts_share():
+    """By Holm's first step: a difference of the size that is called detectable is found by the adjusted p."""
+    for count, contrasts in ((1, [("bcos", "plain")]), (2, None)):
+        found = compare_arms(CROSS, "accuracy", rope=0.03, alpha=0.1, contrasts=contrasts)
+        one = found.contrasts[0]
+        assert one.power.alpha == 0.1 / count
+        se = math.sqrt((1 / 10 + 1 / 4) * (BCOS - PLAIN).var(ddof=1))
+        critical, shift = stats.t.isf(one.power.alpha / 2, 9), one.power.detectable / se
+        reached = stats.nct.sf(critical, 9, shift) + stats.nct.cdf(-critical, 9, shift)
+        assert reached == pytest.approx(0.8, **EXACT)
+        more = {
+            n: math.sqrt(1 / n + 1 / 4) * (BCOS - PLAIN).std(ddof=1) for n in (one.power.needed - 1, one.power.needed)
+        }
+        powers = [
+            stats.nct.sf(stats.t.isf(one.power.alpha / 2, n - 1), n - 1, 0.03 / se) for n, se in more.items() if n > 1
+        ]
+        assert powers[-1] >= 0.8
+        assert len(powers) == 1 or powers[0] < 0.8
+        said = f"level {0.1 / count:g}" + ": 0.1 over 2 contrasts, Holm's first step" * (count == 2)
+        assert said in to_lines(found)
+
+
 def test_predictions_add_mcnemar():
     right = {arm: RNG.random(500) < share for arm, share in (("plain", 0.9), ("bcos", 0.8))}
     (one,) = compare_arms(SEEDS, "accuracy", rope=0.005, predictions=right).contrasts
     b, c = (int((right[x] & ~right[y]).sum()) for x, y in (("bcos", "plain"), ("plain", "bcos")))
     assert one.tests[-1].p == pytest.approx(stats.chi2.sf((abs(b - c) - 1) ** 2 / (b + c), 1), **EXACT)
     assert f"arm alone is right on {b}, the control alone on {c}" in one.tests[-1].says
+    assert "these two fitted models" in one.tests[-1].says
+    over_folds = compare_arms(CROSS, "accuracy", rope=0.005, contrasts=[("bcos", "plain")], predictions=right)
+    says = over_folds.contrasts[0].tests[-1].says
+    assert "pools 5 models of each arm" in says
+    assert "training sets overlap, and p takes the images for independent: descriptive." in says
+    assert "two fitted models" not in says
     with pytest.raises(InputError, match='predictions: none of "plain"'):
         compare_arms(SEEDS, "accuracy", rope=0.005, predictions={"bcos": right["bcos"]})
 

@@ -129,6 +129,14 @@ def test_ranks_and_friedman(higher):
     assert rank_arms(np.ones((5, 3)), list("abc")).test.p == 1
 
 
+def test_scores_a_rounding_error_apart_share_a_rank():
+    scores = np.array([[0.3, 0.1 + 0.2, 0.2], [0.7, 0.7, 0.1], [0.1, 0.1, 0.3]])
+    assert scores[0, 0] != scores[0, 1]
+    found, exact = rank_arms(scores, list("abc")), rank_arms(np.round(scores, 1), list("abc"))
+    assert found == exact
+    assert dict(found.ranks)["a"] == dict(found.ranks)["b"] == pytest.approx((1.5 + 1.5 + 2.5) / 3, **EXACT)
+
+
 def test_intervals_of_an_arms_mean():
     values = RNG.lognormal(size=12)
     t = stats.ttest_1samp(values, 0).confidence_interval(0.9)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from ..stats.number import write_percent
 from ..stats.result import Comparison
 from .canvas import INK, mark_style, save, wrap
 from .unit import Metric
@@ -72,8 +73,9 @@ def draw_ranks(comparison: Comparison, path: pathlib.Path) -> Figure:
         axes.plot(ends, [0.16 + 0.14 * row] * 2, color=INK, linewidth=3.5, solid_capstyle="round", gid="clique")
     axes.set_title(f"mean rank by {Metric(comparison.metric).label} (1 is best)", fontsize=10)
     figure.supxlabel(
-        f"Bars join arms whose ranks differ by less than {width:.2f} (Nemenyi, {comparison.alpha:.0%}). Descriptive: "
-        "that\nnumber holds for independent data sets; these are folds or seeds on one. The contrasts are the tests.",
+        f"Bars join arms whose ranks differ by less than {width:.2f} (Nemenyi, {write_percent(comparison.alpha)}). "
+        "Descriptive: that\nnumber holds for independent data sets; these are folds or seeds on one. "
+        "The contrasts are the tests.",
         fontsize=8,
         color="#57606a",
     )

@@ -1,12 +1,10 @@
-"""How numbers are written for reading: a metric's label and unit, p values, durations."""
+"""How numbers are typeset on figures and pages: a metric's label and unit, p values, durations."""
 
 import math
 from dataclasses import dataclass
 
 from ..stats.metric import is_share, write_difference, write_value
-
-NONE = "\u2013"
-"""Stands for a number that does not exist."""
+from ..stats.number import NONE, write_p
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,6 @@ def write_number(x: float | None, spec: str) -> str:
         ('−1.23', '–', '–')
     """
     return NONE if x is None else _typeset(format(x, spec), x)
-
-
-def write_p(p: float) -> str:
-    """A p value, never as zero.
-
-    Example:
-        >>> [write_p(p) for p in (0.0312, 0.00312, 0.0, float("nan"))]
-        ['0.031', '0.0031', '< 0.0001', '–']
-    """
-    return "< 0.0001" if p < 0.0001 else write_number(p, ".4f" if p < 0.01 else ".3f")
 
 
 def state_p(p: float, name: str = "p") -> str:

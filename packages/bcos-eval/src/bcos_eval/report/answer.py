@@ -1,11 +1,12 @@
 """The answer in sentences: what was found, what was not shown, and what could have been seen."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ..figures.differences import title_of
 from ..figures.unit import Metric, state_p, write_number
+from ..stats.number import write_percent
 from ..stats.result import Comparison, Contrast
+from ..stats.text import write_sizes
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -34,23 +35,6 @@ def answer(comparison: Comparison) -> list[str]:
     return lines
 
 
-def power_sentence(comparison: Comparison) -> str:
-    """What the study could see, and what a difference of the size of the ROPE would take; empty if unknown."""
-    powers = [contrast.power for contrast in comparison.contrasts if contrast.power]
-    if not powers:
-        return ""
-    unit = Metric(comparison.metric)
-    line = (
-        f"{unit.label.capitalize()}: {powers[0].power:.0%} of such studies find a true difference of "
-        f"{_range([p.detectable for p in powers], unit.size)} (level {powers[0].alpha:g})"
-    )
-    if not comparison.rope:
-        return f"{line}."
-    runs = "folds" if "fold" in comparison.design else "seeds of each arm"
-    needed = _range([p.needed or math.inf for p in powers], lambda n: "more than 10 000" if n == math.inf else str(n))
-    return f"{line}; to find one of {unit.size(comparison.rope)} takes {needed} {runs}."
-
-
 def estimand_sentences(comparisons: Sequence[Comparison]) -> list[str]:
     """What the differences are of, each wording once; several metrics share theirs."""
     contrasts = [c for comparison in comparisons for c in comparison.contrasts]
@@ -60,7 +44,7 @@ def estimand_sentences(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _state(c: Contrast, comparison: Comparison) -> str:
-    unit, level = Metric(c.metric), f"{c.confidence:.0%} interval {Metric(c.metric).ends(c.low, c.high)}"
+    unit, level = Metric(c.metric), f"{write_percent(c.confidence)} interval {Metric(c.metric).ends(c.low, c.high)}"
     adjusted = state_p(c.p_holm, "p (Holm)" if len(comparison.contrasts) > 1 else "p")
     if c.p_holm < comparison.alpha:
         better = c.mean * _sign(comparison) > 0
@@ -68,9 +52,8 @@ def _state(c: Contrast, comparison: Comparison) -> str:
             f"“{c.arm}” is {'better' if better else 'worse'} than “{c.control}” in {unit.label}: "
             f"{unit.difference(c.mean)} ({level}; {adjusted}, {c.default})"
         )
-    could = f"; the study could have seen {unit.size(c.power.detectable)}" if c.power else ""
     return (
-        f"No difference in {unit.label} between “{c.arm}” and “{c.control}” was shown{could}. Found: "
+        f"No difference in {unit.label} between “{c.arm}” and “{c.control}” was shown{_seen([c], c.metric)}. Found: "
         f"{unit.difference(c.mean)} ({level}; {adjusted}, {c.default})"
     )
 
@@ -94,19 +77,19 @@ def _weigh(c: Contrast, comparison: Comparison) -> list[str]:
 def _not_shown(rest: Sequence[Contrast], comparison: Comparison, no: str) -> str:
     unit, rope = Metric(comparison.metric), comparison.rope
     names = ", ".join(f"{title_of(c)} {unit.difference(c.mean)}" for c in rest)
-    line = f"{no} difference was shown ({names})"
-    if detectable := [c.power.detectable for c in rest if c.power]:
-        line += f"; the study could have seen {_range(detectable, unit.size)}"
+    line = f"{no} difference was shown ({names}){_seen(rest, comparison.metric)}"
     within = [title_of(c) for c in rest if rope and c.bayes and -rope <= c.low and c.high <= rope]
     if within:
         line += f". Equivalent for practice, with the whole interval within {unit.size(rope)}: {', '.join(within)}"
     return f"{line}."
 
 
-def _range(values: Sequence[float], write: Callable[[float], str]) -> str:
-    """The smallest and the largest, their unit once; one if they read the same."""
-    low, high = write(min(values)), write(max(values))
-    return high if low == high else f"{low.removesuffix(' pp')} to {high}"
+def _seen(contrasts: Sequence[Contrast], metric: str) -> str:
+    """What the study could have seen, and at which level; empty if unknown."""
+    if not (powers := [c.power for c in contrasts if c.power]):
+        return ""
+    sizes = write_sizes(metric, [power.detectable for power in powers])
+    return f"; the study could have seen {sizes} (power {write_percent(powers[0].power)}, level {powers[0].alpha:.3g})"
 
 
 def _sign(comparison: Comparison) -> int:

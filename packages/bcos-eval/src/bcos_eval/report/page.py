@@ -5,7 +5,7 @@ import itertools
 import pathlib
 import shutil
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,7 +14,8 @@ from markupsafe import Markup
 from ..figures.differences import title_of
 from ..figures.unit import Metric, write_time
 from ..stats.result import Comparison, TestResult
-from .answer import answer, estimand_sentences, power_sentence
+from ..stats.text import power_sentence
+from .answer import answer, estimand_sentences
 from .latex import write_latex
 from .markdown import escape_markdown
 from .study import Picture, StudyReport
@@ -24,7 +25,6 @@ from .tables import (
     arms_table,
     contrasts_frame,
     contrasts_table,
-    frame_table,
     missing_table,
     option_tables,
     tests_table,
@@ -98,8 +98,9 @@ def _contents(study: StudyReport) -> dict[str, Any]:
         "missing": missing_table(study),
         "metrics": [_metric(comparison) for comparison in study.comparisons],
         "estimands": estimand_sentences(study.comparisons),
-        "says": _unique(f"{test.name}: {test.says}" for comparison in study.comparisons for test in _tests(comparison)),
-        "localisation": None if study.localisation is None else frame_table(study.localisation, "Localisation"),
+        "says": dict.fromkeys(
+            f"{test.name}: {test.says}" for comparison in study.comparisons for test in _tests(comparison)
+        ),
         "differing": differing,
         "shared": shared,
         "data": _data(study),
@@ -115,9 +116,9 @@ def _metric(comparison: Comparison) -> dict[str, Any]:
         "arms": arms_table(comparison),
         "contrasts": contrasts_table(comparison),
         "tests": tests_table(comparison),
-        "defaults": ", ".join(_unique(c.default for c in comparison.contrasts)),
+        "defaults": ", ".join(dict.fromkeys(c.default for c in comparison.contrasts)),
         "notes": [f"{title_of(c)}: {note}" for c in comparison.contrasts for note in c.notes],
-        "power": power_sentence(comparison),
+        "power": f"{Metric(comparison.metric).label.capitalize()}: {power_sentence(comparison)}",
     }
 
 
@@ -127,7 +128,7 @@ def _tests(comparison: Comparison) -> list[TestResult]:
 
 
 def _warnings(study: StudyReport) -> list[str]:
-    lines = _unique(note for comparison in study.comparisons for note in comparison.notes)
+    lines = list(dict.fromkeys(note for comparison in study.comparisons for note in comparison.notes))
     if lack := study.planned - len(study.table.frame):
         lines.insert(0, f"{lack} of {study.planned} units have no scores.")
     return lines
@@ -158,10 +159,6 @@ def _times(study: StudyReport) -> Table:
         span = f"{write_time(min(seconds))} to {write_time(max(seconds))}"
         rows.append((arm, str(len(seconds)), write_time(statistics.fmean(seconds)), span))
     return Table("Time of a unit", ("arm", "units", "mean", "range"), tuple(rows))
-
-
-def _unique(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
 
 
 def _embed(picture: Picture) -> str:

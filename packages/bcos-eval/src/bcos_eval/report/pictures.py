@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from ..figures import draw_differences, draw_intervals, draw_posterior, draw_ranks, draw_scores
 from ..figures.unit import Metric
+from ..stats.number import write_percent
 from ..stats.result import Comparison
 from .study import Picture
 
@@ -35,7 +36,7 @@ def draw_pictures(comparisons: Sequence[Comparison], folder: pathlib.Path) -> tu
 
     for i, comparison in enumerate(comparisons):
         metric, label = comparison.metric, Metric(comparison.metric).label
-        level = f"{1 - comparison.alpha:.0%}"
+        level = write_percent(1 - comparison.alpha)
         rope = f"; grey band: up to {Metric(metric).size(comparison.rope)}, which counts as none" * bool(
             comparison.rope
         )

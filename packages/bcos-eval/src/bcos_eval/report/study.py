@@ -5,8 +5,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pandas as pd
-
 from ..scores import ScoreTable
 from ..stats.result import Comparison
 
@@ -80,7 +78,6 @@ class StudyReport:
     galleries: Sequence[Picture] = ()
     """Of explanations."""
     missing: Sequence[MissingUnit] = ()
-    localisation: pd.DataFrame | None = None
     timings: Timings | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()

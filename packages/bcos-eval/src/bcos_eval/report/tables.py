@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..figures.differences import title_of
-from ..figures.unit import NONE, Metric, write_number, write_p
+from ..figures.unit import Metric, write_number
+from ..stats.number import NONE, write_p, write_percent
 from ..stats.result import Comparison
 from .study import StudyReport
 
@@ -28,7 +29,7 @@ def arms_table(comparison: Comparison) -> Table:
     unit = Metric(comparison.metric)
     return Table(
         f"{unit.label} ({'higher' if comparison.higher_is_better else 'lower'} is better), {comparison.design}",
-        ("arm", "mean", f"{1 - comparison.alpha:.0%} interval", "sd", "n"),
+        ("arm", "mean", f"{write_percent(1 - comparison.alpha)} interval", "sd", "n"),
         tuple(
             (
                 a.arm,
@@ -61,7 +62,7 @@ def contrasts_table(comparison: Comparison) -> Table:
                 " / ".join(f"{100 * x:.0f}%" for x in (b.worse, b.equivalent, b.better)) if b else NONE,
             )
         )
-    interval = f"{1 - comparison.alpha:.0%} interval"
+    interval = f"{write_percent(1 - comparison.alpha)} interval"
     header = ("contrast", "difference", interval, "p", "p (Holm)", "Hedges g", "paired d", shares)
     return Table(f"Differences in {unit.label}", header, tuple(rows))
 
@@ -104,13 +105,6 @@ def missing_table(study: StudyReport) -> Table:
     return Table("Units without scores", ("arm", "repeat", "fold", "seed", "reason"), rows, frozenset({0, 4}))
 
 
-def frame_table(frame: pd.DataFrame, caption: str) -> Table:
-    """A data frame's columns; numbers with four digits, none as a dash."""
-    rows = tuple(tuple(map(_say, row)) for row in frame.itertuples(index=False, name=None))
-    words = frozenset(i for i, kind in enumerate(frame.dtypes) if not pd.api.types.is_numeric_dtype(kind))
-    return Table(caption, tuple(map(str, frame.columns)), rows, words)
-
-
 def arms_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """One row for each metric and arm; values are in one cell, separated by spaces."""
     return pd.DataFrame(
@@ -129,6 +123,7 @@ def contrasts_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         | {"hedges_g": c.hedges_g, "paired_d": c.paired_d, "rope": comparison.rope}
         | {kind: getattr(c.bayes, kind, None) for kind in ("worse", "equivalent", "better")}
         | {kind: getattr(c.power, kind, None) for kind in ("detectable", "needed")}
+        | {"power_level": getattr(c.power, "alpha", None)}
         | {"test": t.name, "is_default": t.name == c.default, "statistic": t.statistic, "df": t.df, "p": t.p}
         for comparison in comparisons
         for c in comparison.contrasts

@@ -39,8 +39,8 @@ def compare_arms(
         rope: Region of practical equivalence: differences up to this size, in the metric's unit (0.005 for half a
             percentage point), count as none. At least 0; chosen beforehand.
         alpha: Level of the tests, in (0, 1); intervals have confidence 1 - alpha.
-        predictions: For each arm, whether one model of it was right on each test image, shape (images,): adds McNemar's
-            test.
+        predictions: For each arm, whether each test image was predicted right, shape (images,): by one model, or where
+            the design has folds, by the model of the image's fold in one repeat. Adds McNemar's test.
 
     Raises:
         InputError: If the table fails its check; on one arm, one fold or one seed; on unknown or repeated arms in a
@@ -67,7 +67,16 @@ def compare_arms(
             unit = "fold" if table.design.is_crossval else "seed"
             raise InputError(f'scores: "{arm}" has one {unit}; a comparison needs two or more, for a variance')
     found = [
-        contrast_of(table, metric, arm, other, rope=rope, alpha=alpha, more=_test_predictions(predictions, arm, other))
+        contrast_of(
+            table,
+            metric,
+            arm,
+            other,
+            rope=rope,
+            alpha=alpha,
+            planned=len(pairs),
+            more=_test_predictions(predictions, arm, other, folds=table.design.folds),
+        )
         for arm, other in pairs
     ]
     ratio = {arm: table.test_train_ratio(arm) if table.design.is_crossval else None for arm in table.arms}
@@ -111,12 +120,12 @@ def _plan(
     return contrasts
 
 
-def _test_predictions(predictions: Mapping[str, np.ndarray] | None, *pair: str) -> tuple:
+def _test_predictions(predictions: Mapping[str, np.ndarray] | None, *pair: str, folds: int) -> tuple:
     if predictions is None:
         return ()
     if absent := [arm for arm in pair if arm not in predictions]:
         raise InputError(f'predictions: none of "{absent[0]}"; expected those of every arm that is compared')
-    return (mcnemar(*(predictions[arm] for arm in pair)),)
+    return (mcnemar(*(predictions[arm] for arm in pair), folds=folds),)
 
 
 def _summary(arm: str, values: np.ndarray, ratio: float | None, confidence: float) -> ArmSummary:

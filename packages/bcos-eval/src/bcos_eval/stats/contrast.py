@@ -16,9 +16,11 @@ from .permutation import sign_flip
 from .posterior import posterior_shares
 from .power import runs_needed, smallest_detectable
 from .result import Contrast, Power, TestResult
-from .student import Estimate, corrected_t, paired_t, student_t, welch_t
+from .student import Estimate, corrected_t, paired_t, round_off, score_scale, student_t, welch_t
 
-_OF_FOLDS = "Folds share training samples, so its p can be much too small: here to read older papers by."
+_OF_FOLDS = (
+    "Folds share training samples, so here it is anticonservative (p can be much too small): to read older papers by."
+)
 _OF_SEEDS = (
     "Both arms ran with the same seeds on one split: a pair shares its split and, mostly, its order of data, so "
     "pairing takes out what a seed does to both."
@@ -65,13 +67,14 @@ def run_tests(
     default = estimate_difference(arm, control, paired=paired, ratio=ratio).test()
     if not paired:
         return [default, student_t(arm, control).test()]
-    flips = sign_flip(arm - control)
+    differences = round_off(arm - control, score_scale(arm, control))
+    flips = sign_flip(differences)
     if ratio is None:
         return [default, flips, welch_t(arm, control).test(), student_t(arm, control).test()]
     naive = paired_t(arm, control).test()
     tests = [default, *(replace(test, says=f"{test.says} {_OF_FOLDS}") for test in (naive, flips))]
     if (design.folds, design.repeats, len(arm)) == (2, 5, 10):
-        grid = (arm - control).reshape(5, 2)
+        grid = differences.reshape(5, 2)
         tests += [five_by_two_t(grid), five_by_two_f(grid)]
     return tests
 
@@ -84,6 +87,7 @@ def contrast_of(
     *,
     rope: float,
     alpha: float,
+    planned: int = 1,
     more: tuple[TestResult, ...] = (),
 ) -> Contrast:
     """Compare two arms of a table that was checked; its p_holm is p until the other contrasts are known.
@@ -95,6 +99,7 @@ def contrast_of(
         control: The other.
         rope: Differences up to this size count as none.
         alpha: Level; the interval has confidence 1 - alpha.
+        planned: Contrasts that the level is shared by; power is at alpha / planned, Holm's first step.
         more: Further tests, of predictions.
     """
     values, others = table.values(metric, arm), table.values(metric, control)
@@ -107,8 +112,9 @@ def contrast_of(
     sd = float(np.std(x - y, ddof=1)) if paired else math.sqrt((np.var(x, ddof=1) + np.var(y, ddof=1)) / 2)
     power = None
     if varies:
-        needed = runs_needed(rope, sd, ratio=ratio or 0.0, arms=1 if paired else 2, alpha=alpha) if rope else None
-        power = Power(smallest_detectable(estimate.se, estimate.df, alpha=alpha), needed, alpha)
+        level = alpha / planned
+        needed = runs_needed(rope, sd, ratio=ratio or 0.0, arms=1 if paired else 2, alpha=level) if rope else None
+        power = Power(smallest_detectable(estimate.se, estimate.df, alpha=level), needed, level)
     notes = _notes_on_variance(metric, estimate)
     for sample, what in [(x - y, "differences")] if paired else [(x, f"scores of {arm}"), (y, f"scores of {control}")]:
         notes += assumption_notes(sample, what) if varies else []

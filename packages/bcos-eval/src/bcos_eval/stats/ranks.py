@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from .result import Omnibus, TestResult
+from .student import round_off, score_scale
 
 
 def critical_difference(num_arms: int, num_units: int, alpha: float = 0.05) -> float:
@@ -35,6 +36,7 @@ def rank_arms(
         >>> rank_arms(np.array([[0.9, 0.8, 0.7], [0.8, 0.9, 0.6]]), ["a", "b", "c"]).ranks
         (('a', 1.5), ('b', 1.5), ('c', 3.0))
     """
+    scores = round_off(scores, score_scale(scores))
     ranks = stats.rankdata(-scores if higher_is_better else scores, axis=1).mean(0)
     if (scores == scores[:, :1]).all():  # every unit a tie: SciPy divides by zero
         statistic, p = 0.0, 1.0

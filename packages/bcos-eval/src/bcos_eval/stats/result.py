@@ -48,11 +48,14 @@ class Power:
     """What the study could see, and what it would take."""
 
     detectable: float
-    """Smallest mean difference found with ``power`` at level ``alpha``, in the metric's unit, given the observed sd."""
+    """Smallest mean difference found with ``power`` at level ``alpha``, in the metric's unit, were the observed sd the
+    true one."""
     needed: int | None
     """Runs of each arm (or folds) that would find a difference of the size of the ROPE; None if more than 10 000, or if
     the ROPE is 0."""
     alpha: float = 0.05
+    """Level of the comparison over the number of its contrasts: what Holm asks of the smallest p, and the most that it
+    asks of any."""
     power: float = 0.8
 
 

@@ -51,6 +51,17 @@ class Estimate:
         return TestResult(self.name, self.statistic, self.df, self.p, self.says)
 
 
+def round_off(x: Float[np.ndarray, "..."], scale: float) -> Float[np.ndarray, "..."]:
+    """Values that are equal where they differ by rounding error alone, on the scale of the scores they come from.
+
+    Example:
+        >>> scores = np.array([0.3, 0.1 + 0.2])
+        >>> len(set(scores)), len(set(round_off(scores, 0.3)))
+        (2, 1)
+    """
+    return np.round(x, -math.ceil(math.log10(ROUNDING * scale))) if scale else x
+
+
 def paired_t(arm: Scores, control: Scores) -> Estimate:
     """Paired t: differences, standard error s / sqrt(n), n - 1 degrees of freedom.
 
@@ -62,7 +73,7 @@ def paired_t(arm: Scores, control: Scores) -> Estimate:
         >>> paired_t(np.array([0.93, 0.95, 0.94]), np.array([0.92, 0.93, 0.93])).statistic
         4.0...
     """
-    mean, variance = _spread(arm - control, _scale(arm, control))
+    mean, variance = _spread(arm - control, score_scale(arm, control))
     says = "Takes the differences for independent and near normal."
     return Estimate("paired t", mean, math.sqrt(variance / len(arm)), len(arm) - 1, says)
 
@@ -84,7 +95,7 @@ def corrected_t(arm: Scores, control: Scores, ratio: float) -> Estimate:
         >>> corrected_t(*scores, ratio=1 / 4).p > paired_t(*scores).p
         True
     """
-    mean, variance = _spread(arm - control, _scale(arm, control))
+    mean, variance = _spread(arm - control, score_scale(arm, control))
     says = (
         "Takes differences for near normal, and correlated from fold to fold by the share of samples tested (Nadeau "
         "and Bengio); a rule of thumb, and safe where folds agree less than that."
@@ -120,7 +131,7 @@ def student_t(arm: Scores, control: Scores) -> Estimate:
 
 
 def _independent(arm: Scores, control: Scores) -> tuple[float, tuple[float, int], tuple[float, int]]:
-    scale = _scale(arm, control)
+    scale = score_scale(arm, control)
     (mean, v), (other, w) = _spread(arm, scale), _spread(control, scale)
     difference = mean - other
     return (
@@ -138,5 +149,6 @@ def _spread(x: Scores, scale: float) -> tuple[float, float]:
     return (0.0 if abs(mean) <= ROUNDING * scale else mean), 0.0
 
 
-def _scale(arm: Scores, control: Scores) -> float:
-    return float(max(np.abs(arm).max(), np.abs(control).max()))
+def score_scale(*scores: Scores) -> float:
+    """The largest size among scores."""
+    return float(max(np.abs(x).max() for x in scores))

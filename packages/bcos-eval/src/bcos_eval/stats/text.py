@@ -1,9 +1,10 @@
 """A comparison for the terminal."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from .metric import write_difference, write_value
+from .number import NONE, write_p, write_percent
 from .result import Comparison, Contrast
 
 
@@ -16,25 +17,25 @@ def to_lines(comparison: Comparison) -> str:
     Args:
         comparison: What :func:`~bcos_eval.stats.comparison.compare_arms` found.
     """
-    metric, level = comparison.metric, f"{100 * (1 - comparison.alpha):g}% interval"
+    metric, level = comparison.metric, f"{write_percent(1 - comparison.alpha)} interval"
     way = "higher" if comparison.higher_is_better else "lower"
-    rope = write_difference(metric, comparison.rope).lstrip("+")
+    rope = write_sizes(metric, [comparison.rope])
     arms = [("arm", "mean", level, "sd", "n")]
     for arm in comparison.arms:
         ends = f"[{write_value(metric, arm.low)}, {write_value(metric, arm.high)}]"
-        sd = write_difference(metric, arm.sd).lstrip("+")
+        sd = write_sizes(metric, [arm.sd])
         arms.append((arm.arm, write_value(metric, arm.mean), ends, sd, str(len(arm.values))))
     rows = [("contrast", "difference", level, "p", "p Holm", "g", f"worse / within {rope} / better")]
     rows += [_row(contrast) for contrast in comparison.contrasts]
     lines = [
         f"{metric} ({way} is better), {comparison.design}; intervals of arms: {comparison.interval}; p: "
-        + ", ".join(_unique(contrast.default for contrast in comparison.contrasts)),
+        + ", ".join(dict.fromkeys(contrast.default for contrast in comparison.contrasts)),
         *_align(arms),
         "",
         *_align(rows),
         "",
-        *_unique(contrast.estimand for contrast in comparison.contrasts),
-        *_power(comparison),
+        *dict.fromkeys(contrast.estimand for contrast in comparison.contrasts),
+        f"power: {power_sentence(comparison)}",
     ]
     if comparison.omnibus:
         ranks = ", ".join(f"{arm} {rank:.2f}" for arm, rank in comparison.omnibus.ranks)
@@ -46,32 +47,48 @@ def to_lines(comparison: Comparison) -> str:
 
 def _row(c: Contrast) -> tuple[str, ...]:
     interval = f"[{', '.join(write_difference(c.metric, x).removesuffix(' pp') for x in (c.low, c.high))}]"
-    shares = " / ".join(f"{x:.2f}" for x in (c.bayes.worse, c.bayes.equivalent, c.bayes.better)) if c.bayes else "-"
+    shares = " / ".join(f"{x:.2f}" for x in (c.bayes.worse, c.bayes.equivalent, c.bayes.better)) if c.bayes else NONE
     difference = write_difference(c.metric, c.mean)
-    g = f"{c.hedges_g:+.2f}" if math.isfinite(c.hedges_g) else "-"
-    return f"{c.arm} - {c.control}", difference, interval, _p(c.p), _p(c.p_holm), g, shares
+    g = f"{c.hedges_g:+.2f}" if math.isfinite(c.hedges_g) else NONE
+    return f"{c.arm} - {c.control}", difference, interval, write_p(c.p), write_p(c.p_holm), g, shares
 
 
-def _power(comparison: Comparison) -> list[str]:
-    powers = [(f"{c.arm} - {c.control}", c.power) for c in comparison.contrasts if c.power]
-    if not powers:
-        return []
-    sizes = (f"{write_difference(comparison.metric, power.detectable).lstrip('+')} ({name})" for name, power in powers)
-    line = f"true differences that {powers[0][1].power:.0%} of such studies find: {', '.join(sizes)}"
+def power_sentence(comparison: Comparison) -> str:
+    """What the study could see, at which level, and what a difference of the size of the ROPE would take.
+
+    Args:
+        comparison: Its contrasts share the level: the power of each is that of Holm's first step.
+    """
+    if not (powers := [c.power for c in comparison.contrasts if c.power]):
+        return "unknown, for want of variance."
+    first, planned = powers[0], len(comparison.contrasts)
+    level = f"level {first.alpha:.3g}"
+    if planned > 1:
+        level += f": {comparison.alpha:g} over {planned} contrasts, Holm's first step"
+    line = (
+        f"{write_percent(first.power)} of such studies find a true difference of "
+        f"{write_sizes(comparison.metric, [p.detectable for p in powers])} ({level})"
+    )
     if not comparison.rope:
-        return [line]
-    unit = "folds" if "fold" in comparison.design else "seeds of each arm"
-    needed = (f"{power.needed or 'more than 10 000'} {unit} ({name})" for name, power in powers)
-    rope = write_difference(comparison.metric, comparison.rope).lstrip("+")
-    return [f"{line}; one of {rope} takes {', '.join(needed)}"]
+        return f"{line}."
+    runs = "folds" if "fold" in comparison.design else "seeds of each arm"
+    needed = _span([p.needed or math.inf for p in powers], lambda n: "more than 10 000" if n == math.inf else str(n))
+    return f"{line}; to find one of {write_sizes(comparison.metric, [comparison.rope])} takes {needed} {runs}."
 
 
-def _p(p: float) -> str:
-    return "-" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+def write_sizes(metric: str, sizes: Sequence[float]) -> str:
+    """Sizes of differences, from the smallest to the largest, with their unit once.
+
+    Example:
+        >>> write_sizes("accuracy", [0.0091, 0.007, 0.008]), write_sizes("accuracy", [0.007])
+        ('0.70 to 0.91 pp', '0.70 pp')
+    """
+    return _span(sizes, lambda size: write_difference(metric, size).lstrip("+"))
 
 
-def _unique(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
+def _span(values: Sequence[float], write: Callable[[float], str]) -> str:
+    low, high = write(min(values)), write(max(values))
+    return high if low == high else f"{low.removesuffix(' pp')} to {high}"
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
