@@ -35,7 +35,7 @@ def test_study_with_a_killed_worker_has_every_unit_once(project, capsys):
     assert killed
     assert "started again, its unit goes on" in printed.err
     assert "baseline - bcos" in printed.out
-    assert "4 trainings of" in printed.out
+    assert "4 runs of" in printed.out
 
     from bcos_core.run.tracking import _client
 
