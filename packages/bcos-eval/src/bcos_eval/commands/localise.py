@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,7 @@ def localise(argv: Sequence[str]) -> None:
         raise InputError("--game energy: the data has no boxes (tiny-imagenet has)")
     if {"grid", "difull"} & set(games):
         contest.draw()
+    _warn_of_assumed_split(models, options.data)
     _run(contest, games, methods, out, faithfulness=options.faithfulness)
 
 
@@ -174,7 +176,9 @@ def _gather(models: Mapping[str, ModelChoice], options: Any) -> "Contest":
             raise InputError(f"{first} and {other} take images of different sizes: {mine.image_size}, {its.image_size}")
     data = _load(models, options.data)
     index = torch.tensor([match_classes(choice, data, data.name) for choice in models.values()])[0]
-    part = next(part for part in (data.test, data.val, data.train) if len(part))
+    part, kind = (data.test, "test") if len(data.test) else (data.val, "validation")
+    if not len(part):
+        raise InputError(f"--data {data.name}: no image of it is held out, and those that train show nothing")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for choice in models.values():
         choice.trained.model.to(device).eval()
@@ -186,8 +190,8 @@ def _gather(models: Mapping[str, ModelChoice], options: Any) -> "Contest":
     boxes = data.boxes if part is data.test else {}
     contest = Contest(trained, MatchedImages(part, index), rules, boxes=boxes, source=data.fingerprint, device=device)
     print(
-        f"{data.name}: {len(part)} images, {int(contest.usable.sum())} classified correctly with a probability of at "
-        f"least {rules.threshold:g} by {'the model' if len(models) == 1 else f'all {len(models)} models'}"
+        f"{data.name}: {len(part)} {kind} images, {int(contest.usable.sum())} classified correctly with a probability "
+        f"of at least {rules.threshold:g} by {'the model' if len(models) == 1 else f'all {len(models)} models'}"
     )
     return contest
 
@@ -197,7 +201,7 @@ def _load(models: Mapping[str, ModelChoice], name: str | None) -> "ImageData":
     from bcos_vision.config import SplitConfig
     from bcos_vision.data import absolute, load_data
 
-    trained_on = {key: choice.config.data if choice.config else choice.trained.data for key, choice in models.items()}
+    trained_on = {key: _trained_on(choice) for key, choice in models.items()}
     if name is None:
         if len(set(trained_on.values())) > 1 or not all(trained_on.values()):
             raise InputError(
@@ -227,6 +231,27 @@ def _load(models: Mapping[str, ModelChoice], name: str | None) -> "ImageData":
         if models[key].fingerprint != data.fingerprint:
             raise InputError(f"{name} has changed since run {key}: what was held out then may not be now")
     return data
+
+
+def _trained_on(choice: ModelChoice) -> str:
+    return choice.config.data if choice.config else choice.trained.data
+
+
+def _warn_of_assumed_split(models: Mapping[str, ModelChoice], name: str | None) -> None:
+    """Say which model files may have been trained on the images that they are scored on."""
+    from bcos_vision.data import absolute, data_folder
+
+    name = name or _trained_on(next(iter(models.values())))
+    unsure = [key for key, choice in models.items() if choice.config is None and _trained_on(choice) == absolute(name)]
+    kind, _, path = name.partition(":")
+    root = pathlib.Path(path).expanduser() if path else data_folder(kind)
+    has_own_test = kind == "cifar10" or any((root / part).is_dir() for part in ("val", "test"))
+    if unsure and not has_own_test:
+        print(
+            f"warning: {', '.join(unsure)}: a model file does not say how {name} was split; the default split is "
+            "assumed, and if it was another, some of these images trained the model (--run knows its split)",
+            file=sys.stderr,
+        )
 
 
 def _run(
