@@ -68,8 +68,8 @@ def compare_randomised(
     """How like the original map the maps of randomised models are (the model parameter randomisation test).
 
     Nearer 0 is better: a map that outlives the network's weights, or comes back as its own negative, is not about
-    them. Input times anything keeps the image's structure (Kokhlikyan et al., 2021, arXiv 2106.07475), and how much the test can tell depends on the
-    task (Yona & Greenfeld, 2021, arXiv 2110.14297).
+    them. Input times anything keeps the image's structure (Kokhlikyan et al., 2021, arXiv 2106.07475), and how much
+    the test can tell depends on the task (Yona & Greenfeld, 2021, arXiv 2110.14297).
 
     Args:
         make: From a model to the method on it.
