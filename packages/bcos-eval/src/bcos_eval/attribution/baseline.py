@@ -8,6 +8,7 @@ it, and as a network without biases is homogeneous, integrated gradients are the
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +20,21 @@ from .subject import Subject
 
 BaselineImage = Literal["grey", "black", "blur"]
 Baseline = Literal["grey", "black", "blur", "zero"]
+
+
+def check_baseline(name: str, known: Sequence[str]) -> None:
+    """Refuse a baseline that a method cannot compare with.
+
+    Raises:
+        InputError: If it is not one of ``known``.
+    """
+    if name == "zero" and name not in known:
+        raise InputError(
+            'baseline: "zero" is of the encoded input, and this method changes images before they are encoded; '
+            f"expected one of {', '.join(known)}"
+        )
+    if name not in known:
+        raise unknown_name("baseline", name, known)
 
 
 def baseline_images(name: BaselineImage, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -35,21 +51,15 @@ def baseline_images(name: BaselineImage, images: Float[Tensor, "n c h w"]) -> Fl
         >>> baseline_images("grey", torch.rand(1, 3, 2, 2)).unique()
         tensor([0.5000])
     """
+    check_baseline(name, get_args(BaselineImage))
     if name == "grey":
         return torch.full_like(images, 0.5)
     if name == "black":
         return torch.zeros_like(images)
-    if name == "blur":
-        from torchvision.transforms.functional import gaussian_blur
+    from torchvision.transforms.functional import gaussian_blur
 
-        sigma = min(images.shape[2:]) / 10
-        return gaussian_blur(images, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma, sigma])
-    if name == "zero":
-        raise InputError(
-            'baseline: "zero" is of the encoded input, and this method changes images before they are encoded; '
-            f"expected one of {', '.join(get_args(BaselineImage))}"
-        )
-    raise unknown_name("baseline", name, get_args(Baseline))
+    sigma = min(images.shape[2:]) / 10
+    return gaussian_blur(images, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma, sigma])
 
 
 def encoded_baseline(name: Baseline, subject: Subject, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e h w"]:
@@ -58,6 +68,7 @@ def encoded_baseline(name: Baseline, subject: Subject, images: Float[Tensor, "n 
     Raises:
         InputError: If the name is unknown.
     """
+    check_baseline(name, get_args(Baseline))
     if name == "zero":
         return torch.zeros_like(subject.encode(images)).detach()
     return subject.encode(baseline_images(name, images)).detach()
