@@ -35,6 +35,19 @@ def test_equals_captum(plain, images, target):
     torch.testing.assert_close(compute(plain, images, target, layer="3"), expected.detach())
 
 
+@pytest.mark.parametrize("variant", ["bcos", "baseline"])
+def test_equals_captum_on_our_networks(variant):
+    model = create_model("resnet20", num_classes=5, variant=variant, in_channels=1).eval()
+    images, target = torch.rand(2, 1, 16, 16), torch.tensor([4, 1])
+    network = model.network
+    expected = captum.attr.LayerGradCam(network, network.layer3).attribute(
+        model.encode(images).requires_grad_(), target=target, relu_attributions=True
+    )
+    assert float(expected.detach().max()) > 0
+    expected = captum.attr.LayerAttribution.interpolate(expected, (16, 16), "bilinear")[:, 0]
+    torch.testing.assert_close(compute(model, images, target), expected.detach())
+
+
 def test_tokens_by_hand(target):
     model = create_model("simple_vit_ti_patch16_224", num_classes=3, variant="standard", stem="cifar").eval()
     images = torch.rand(2, 3, 16, 24)

@@ -49,6 +49,15 @@ def test_occlusion_equals_captum_and_hides_before_encoding(bcos, images, target)
     torch.testing.assert_close(found, expected[:, 0].detach(), **NEAR)
 
 
+def test_occlusion_by_default_hides_a_seventh_at_half_steps(plain, target):
+    images = torch.rand(3, 1, 28, 28)
+    expected = captum.attr.Occlusion(plain).attribute(
+        images, sliding_window_shapes=(1, 4, 4), strides=(1, 2, 2), baselines=0.5, target=target
+    )
+    found = compute("occlusion", plain, images, target).map
+    torch.testing.assert_close(found, expected[:, 0].detach(), **NEAR)
+
+
 def test_lime_recovers_an_additive_model(images):
     model = Additive().eval()
     found = compute("lime", model, images, torch.tensor([0, 0, 1]), superpixels=16, baseline="black").map
