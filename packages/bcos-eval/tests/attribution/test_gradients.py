@@ -71,11 +71,11 @@ def test_a_repaired_network_equals_captum_on_one_written_without_reuse(name, ima
     torch.testing.assert_close(written(images), model(images))
     assert preflight(model, images)[1].repaired
     x, grey = images.clone().requires_grad_(), torch.full_like(images, 0.5)
+    method, reference = (
+        (captum.attr.DeepLift, {"baselines": grey}) if name == "deeplift" else (captum.attr.GuidedBackprop, {})
+    )
     with pytest.warns(UserWarning, match="Setting"):
-        if name == "deeplift":
-            expected = captum.attr.DeepLift(written).attribute(x, baselines=grey, target=target)
-        else:
-            expected = captum.attr.GuidedBackprop(written).attribute(x, target=target)
+        expected = method(written).attribute(x, target=target, **reference)
     found = compute(name, model, images, target).map
     torch.testing.assert_close(found, expected.sum(1).detach(), **NEAR)
 
