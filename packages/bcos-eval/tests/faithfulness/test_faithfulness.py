@@ -251,6 +251,26 @@ def test_compared_target_is_another():
     assert (seen[1] != target).all()
 
 
+def test_draws_are_an_images_own():
+    x, target = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    seen = []
+
+    def maps(images, target):
+        seen.append(target)
+        return images[:, 0] * (target + 1)[:, None, None]
+
+    together = sensitivity(Fake(maps), x, target)
+    alone = [sensitivity(Fake(maps), x[i : i + 1], target[i : i + 1]) for i in range(6)]
+    for k in range(2):
+        torch.testing.assert_close(together[k], torch.cat([found[k] for found in alone]))
+    same = torch.full((6,), 2)
+    compare_targets(Fake(maps), x, same, 100)
+    others = seen[-1].tolist()
+    assert len(set(others)) > 1
+    compare_targets(Fake(maps), x[3:4], same[3:4], 100)
+    assert seen[-1].tolist() == others[3:4]
+
+
 def test_measure_gives_every_metric_of_every_image():
     from bcos_core import explain
 
