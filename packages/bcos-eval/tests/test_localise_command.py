@@ -200,6 +200,29 @@ def test_faithfulness_compares_methods_on_the_same_images(capsys):
     assert "c: not defined for any image" in said
 
 
+def test_boxes_have_no_grids_and_difull_needs_no_maps_of_models(templates, levels, tmp_path, monkeypatch):
+    whole = load_data(levels, SplitConfig(test=1, val=0))
+    boxes = {i: (0, 0, 3, 7) for i in range(len(whole.test))}
+    monkeypatch.setattr(localise, "_load", lambda models, name: dataclasses.replace(whole, boxes=boxes))
+    given = ["localise", "--model_file", "one=bcos", "--data", levels, "--grid", "2", "--methods", "bcos,gradient"]
+    main([*given, "--game", "energy,grid", "--out", str(tmp_path)])
+    summary = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
+    assert [(row["game"], bool(row["grids_hash"])) for _, row in summary.iterrows()] == [
+        ("energy", False),
+        ("grid", True),
+    ] * 2
+    monkeypatch.setattr(Contest, "same", lambda *_: pytest.fail("maps of the model itself"))
+    main([*given, "--game", "difull", "--out", str(tmp_path)])
+
+
+def test_a_method_that_cannot_is_in_no_group(levels):
+    data = load_data(levels, SplitConfig(test=1, val=0))
+    contest = Contest({"net": _template()}, data.test, Rules(side=2))
+    contest.draw()
+    # a template has no feature maps of more than one position for Grad-CAM
+    assert contest.same("net", ["bcos", "gradcam", "input_x_gradient"]) == [("bcos", "input_x_gradient")]
+
+
 def test_energy_game_on_boxes():
     images = torch.full((8, 1, 8, 8), 51, dtype=torch.uint8)
     labels = torch.arange(8) % 4

@@ -277,11 +277,16 @@ def _run(
         raise InputError(f"no method worked: {next(iter(left_out))}")
     table = pd.concat(scores, ignore_index=True)
     summary = summarise(table, seed=contest.rules.seed)
-    summary["grids_hash"] = [contest.grids[m].hash if m in contest.grids else "" for m in summary["model"]]
+    summary["grids_hash"] = [
+        "" if game == "energy" else contest.grids[model].hash
+        for game, model in zip(summary["game"], summary["model"], strict=True)
+    ]
     summary.to_csv(out / "summary.csv", index=False)
     rows: Rows = summary.to_dict("records")
+    compared = [row for row in rows if row["game"] != "difull"]  # whose maps are of the models themselves
     same = {
-        m: contest.same(m, list(dict.fromkeys(r["method"] for r in rows if r["model"] == m))) for m in contest.models
+        m: contest.same(m, list(dict.fromkeys(row["method"] for row in compared if row["model"] == m)))
+        for m in dict.fromkeys(row["model"] for row in compared)
     }
     own = [(name, OWN) for name, trained in contest.models.items() if trained.model.description["variant"] == "bcos"]
     files = ["scores.csv", "summary.csv"]
@@ -292,7 +297,7 @@ def _run(
         draw_localisation(select(table, game=game), out / files[-1], title=title, own=own)
         print(f"\n{title}")
         _print_table(played, same if game != "difull" else {})
-        for model, _ in own if game != "difull" else ():
+        for model in (name for name, _ in own if name in same and game != "difull"):
             print(_verdict(select(table, game=game), played, model, same[model], contest.rules.seed))
     for reason, where in left_out.items():
         print(f"left out: {', '.join(where)}: {reason}")
