@@ -202,7 +202,7 @@ def test_faithfulness_compares_methods_on_the_same_images(capsys):
 
 def test_boxes_have_no_grids_and_difull_needs_no_maps_of_models(templates, levels, tmp_path, monkeypatch):
     whole = load_data(levels, SplitConfig(test=1, val=0))
-    boxes = {i: (0, 0, 3, 7) for i in range(len(whole.test))}
+    boxes = dict.fromkeys(range(len(whole.test)), (0, 0, 3, 7))
     monkeypatch.setattr(localise, "_load", lambda models, name: dataclasses.replace(whole, boxes=boxes))
     given = ["localise", "--model_file", "one=bcos", "--data", levels, "--grid", "2", "--methods", "bcos,gradient"]
     main([*given, "--game", "energy,grid", "--out", str(tmp_path)])

@@ -113,7 +113,7 @@ def test_gradient_of_a_linear_model(linear, images, target):
     torch.testing.assert_close(compute("smoothgrad", linear, images, target).map, weight)
 
 
-@pytest.mark.parametrize("baseline", ["grey", "black", "blur", "zero"])
+@pytest.mark.parametrize("baseline", ["grey", "black", "mean", "blur", "zero"])
 def test_integrated_gradients_and_deeplift_add_up(plain, images, target, baseline):
     double = plain.double()
     images = images.double()

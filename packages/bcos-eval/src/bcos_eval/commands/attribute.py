@@ -59,7 +59,7 @@ def attribute(argv: Sequence[str]) -> None:
     parser.add_argument("--target", type=str, default="predicted", help="class to attribute: predicted, name or number")
     parser.add_argument(
         "--baseline",
-        choices=["grey", "black", "blur", "zero"],
+        choices=["grey", "black", "mean", "blur", "zero"],
         default=None,
         help="what images are compared with, by the methods that do; zero is of the encoded input [grey]",
     )
