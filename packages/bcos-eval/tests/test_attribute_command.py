@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 from bcos_core import explain
+from bcos_core.run.error import InputError
+from bcos_eval.attribution import METHODS, Method
 from bcos_eval.cli import main
+from bcos_eval.commands import attribute, localise
 from bcos_vision import create_model
 from bcos_vision.data import load_data, to_unit_range
 from bcos_vision.models import TrainedClassifier
@@ -30,7 +33,9 @@ def test_data(run, model_file, tmp_path, capsys):
     run("--data", "digits", "--count", "10", "--methods", "bcos,gradient,guided_backprop", "--out", "found")
     printed = capsys.readouterr().out
     assert "saved found/gallery.png, table.csv and attributions.npz" in printed
-    assert f"next: bcos-eval localise --model_file {model_file}" in printed
+    hint = printed.split("next: bcos-eval localise ")[1].split(" scores where")[0].split()
+    assert hint == ["--model_file", f"bcos={model_file}"]
+    assert list(localise._named([hint[1]], "model_file")) == ["bcos"]
     arrays = np.load(tmp_path / "found" / "attributions.npz")
     # the first is the first test image, the last the last
     images, labels = load_data("digits").test[[0, 359]]
@@ -62,6 +67,26 @@ def test_files_and_one_target(run, tmp_path):
     assert arrays["saliency"].shape == arrays["rise"].shape == (14, 8, 8)
     assert arrays["target"].tolist() == [7] * 14
     assert arrays["names"][1] == "pictures/01.png"
+
+
+def test_a_method_that_cannot_work_is_left_out(run, tmp_path, capsys, monkeypatch):
+    def refuses(subject, images, target):
+        raise InputError("saliency: not on this network")
+
+    monkeypatch.setitem(METHODS._entries, "saliency", Method("saliency", "", "a pass", refuses))
+    run("--data", "digits", "--count", "2", "--methods", "quick", "--baseline", "zero", "--out", "found")
+    assert "left out: saliency: saliency: not on this network" in capsys.readouterr().out
+    assert set(METHODS) - {"saliency"} > set(np.load(tmp_path / "found" / "attributions.npz")) & set(METHODS) > {"bcos"}
+    with pytest.raises(SystemExit):
+        run("--data", "digits", "--count", "2", "--methods", "saliency")
+    assert "no method worked: saliency: not on this network" in capsys.readouterr().err
+
+
+def test_what_no_named_method_can_compare_with_is_refused_before_pictures_are_read(run, monkeypatch, capsys):
+    monkeypatch.setattr(attribute, "_read", lambda *_: pytest.fail("read"))
+    with pytest.raises(SystemExit):
+        run("--data", "digits", "--methods", "deeplift,rise", "--baseline", "zero")
+    assert 'baseline: "zero" is of the encoded input' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

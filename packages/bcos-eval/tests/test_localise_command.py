@@ -1,6 +1,7 @@
 """``bcos-eval localise``: what it writes and says, and one line for each mistake."""
 
 import csv
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -12,7 +13,8 @@ from bcos_eval.commands import localise
 from bcos_eval.localisation import Contest, Rules
 from bcos_vision import create_model
 from bcos_vision.commands.model_option import ModelChoice
-from bcos_vision.data import ArrayImages
+from bcos_vision.config import SplitConfig, TrainConfig
+from bcos_vision.data import ArrayImages, load_data
 from bcos_vision.models import TrainedClassifier
 from bcos_vision.models.classifier import ImageClassifier
 from PIL import Image
@@ -78,7 +80,7 @@ def test_scores_summary_figure_and_table(templates, levels, tmp_path, capsys):
     given += ["--methods", "bcos,saliency,input_x_gradient", "--game", "grid,difull", "--out", str(out)]
     main(["localise", *given, "--faithfulness", "--count", "2"])
     said = capsys.readouterr().out
-    assert "24 images, 24 classified correctly with a probability of at least 0.5 by all 2 models" in said
+    assert "24 test images, 24 classified correctly with a probability of at least 0.5 by all 2 models" in said
     scores = pd.read_csv(out / "scores.csv")
     header = ["game", "model", "method", "grid", "cell", "class", "score", "confidence", "seconds"]
     assert list(scores.columns[:9]) == header
@@ -98,6 +100,39 @@ def test_scores_summary_figure_and_table(templates, levels, tmp_path, capsys):
     assert "max_sensitivity (lower is better" in said
     assert "bcos on one: does not add up" in said  # its logits have a constant, of which no pixel is the cause
     assert scores.loc[scores["method"] == "saliency", "residual"].isna().all()
+
+
+def _choice(data, config=None):
+    return ModelChoice(dataclasses.replace(_template(), data=data), pathlib.Path(), config, named=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "data", "warned"),
+    [
+        ((), "folder:ROOT", ["file"]),
+        (("train", "val"), "folder:ROOT", []),
+        ((), "digits", ["file", "other"]),
+        ((), "cifar10", []),
+    ],
+)
+def test_a_file_that_may_have_seen_the_images_is_named(parts, data, warned, tmp_path, capsys):
+    for part in parts:
+        (tmp_path / part).mkdir()
+    data = data.replace("ROOT", str(tmp_path))
+    models = {"file": _choice(data), "other": _choice("digits"), "run": _choice(data, TrainConfig(data=data))}
+    localise._warn_of_assumed_split(models, data)
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {', '.join(warned)}: a model file does not say how" if warned else "")
+    assert bool(said) == bool(warned)
+
+
+def test_images_that_train_are_not_scored(levels, tmp_path, monkeypatch, capsys):
+    config = TrainConfig(data=levels, split=SplitConfig(test=0, val=0))
+    choice = dataclasses.replace(_choice(levels, config), fingerprint=load_data(levels, config.split).fingerprint)
+    monkeypatch.setattr(localise, "choose_model", lambda options, name_column: choice)
+    with pytest.raises(SystemExit):
+        main(["localise", "--run", "one=1", "--out", str(tmp_path)])
+    assert "no image of it is held out" in capsys.readouterr().err
 
 
 def test_what_was_scored_is_kept_when_a_method_breaks(templates, levels, tmp_path, monkeypatch):
@@ -163,6 +198,29 @@ def test_faithfulness_compares_methods_on_the_same_images(capsys):
     assert "on 2 of 3 images, those where it is defined for every method below" in said
     assert said.index("a  +0.000") < said.index("b  +0.300")  # over all of its images a would come last: 0.4
     assert "c: not defined for any image" in said
+
+
+def test_boxes_have_no_grids_and_difull_needs_no_maps_of_models(templates, levels, tmp_path, monkeypatch):
+    whole = load_data(levels, SplitConfig(test=1, val=0))
+    boxes = dict.fromkeys(range(len(whole.test)), (0, 0, 3, 7))
+    monkeypatch.setattr(localise, "_load", lambda models, name: dataclasses.replace(whole, boxes=boxes))
+    given = ["localise", "--model_file", "one=bcos", "--data", levels, "--grid", "2", "--methods", "bcos,gradient"]
+    main([*given, "--game", "energy,grid", "--out", str(tmp_path)])
+    summary = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
+    assert [(row["game"], bool(row["grids_hash"])) for _, row in summary.iterrows()] == [
+        ("energy", False),
+        ("grid", True),
+    ] * 2
+    monkeypatch.setattr(Contest, "same", lambda *_: pytest.fail("maps of the model itself"))
+    main([*given, "--game", "difull", "--out", str(tmp_path)])
+
+
+def test_a_method_that_cannot_is_in_no_group(levels):
+    data = load_data(levels, SplitConfig(test=1, val=0))
+    contest = Contest({"net": _template()}, data.test, Rules(side=2))
+    contest.draw()
+    # a template has no feature maps of more than one position for Grad-CAM
+    assert contest.same("net", ["bcos", "gradcam", "input_x_gradient"]) == [("bcos", "input_x_gradient")]
 
 
 def test_energy_game_on_boxes():

@@ -35,6 +35,19 @@ def test_equals_captum(plain, images, target):
     torch.testing.assert_close(compute(plain, images, target, layer="3"), expected.detach())
 
 
+@pytest.mark.parametrize("variant", ["bcos", "baseline"])
+def test_equals_captum_on_our_networks(variant):
+    model = create_model("resnet20", num_classes=5, variant=variant, in_channels=1).eval()
+    images, target = torch.rand(2, 1, 16, 16), torch.tensor([4, 1])
+    network = model.network
+    expected = captum.attr.LayerGradCam(network, network.layer3).attribute(
+        model.encode(images).requires_grad_(), target=target, relu_attributions=True
+    )
+    assert float(expected.detach().max()) > 0
+    expected = captum.attr.LayerAttribution.interpolate(expected, (16, 16), "bilinear")[:, 0]
+    torch.testing.assert_close(compute(model, images, target), expected.detach())
+
+
 def test_tokens_by_hand(target):
     model = create_model("simple_vit_ti_patch16_224", num_classes=3, variant="standard", stem="cifar").eval()
     images = torch.rand(2, 3, 16, 24)
@@ -56,19 +69,38 @@ def test_tokens_by_hand(target):
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("variant", ["bcos", "baseline", "standard"])
 @pytest.mark.parametrize(
-    ("name", "variant", "layer"),
+    ("name", "layer"),
     [
-        ("resnet20", "bcos", "layer3"),  # its classifier gives maps, too
-        ("resnet20", "standard", "layer3"),
-        ("vgg11", "bcos", "features.19"),
-        ("convnext_tiny", "standard", "features"),
-        ("vitc_ti_patch1_14", "bcos", "blocks.9"),
+        ("resnet20", "layer3"),  # but for the standard variant, its classifier gives maps, too
+        ("densenet121", "features"),
+        ("convnext_tiny", "features"),  # its norm comes before or after the pooling
+        ("vitc_ti_patch1_14", "blocks.9"),
     ],
 )
-def test_finds_the_layer(name, variant, layer):
+def test_finds_the_same_layer_in_all_variants(name, variant, layer):
     model = create_model(name, num_classes=10, variant=variant, stem="cifar").eval()
     assert find_layer(model.network, model.encode(torch.rand(1, 3, 32, 32))) == layer
+
+
+@pytest.mark.parametrize(("variant", "layer"), [("bcos", "features.19"), ("baseline", "features.27")])
+def test_finds_the_last_map_before_a_pooling_to_one_position(variant, layer):
+    model = create_model("vgg11", num_classes=10, variant=variant, stem="cifar").eval()
+    assert find_layer(model.network, model.encode(torch.rand(1, 3, 32, 32))) == layer
+
+
+def test_a_head_of_several_convolutions_is_no_feature_map():
+    class Vgg(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+            self.classifier = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 1))
+
+        def forward(self, x):
+            return self.classifier(self.features(x)).mean((2, 3))
+
+    assert find_layer(Vgg(), torch.rand(1, 1, 8, 8)) == "features"
 
 
 def test_a_class_token_is_no_part_of_the_grid(target):

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from bcos_core.run.error import InputError
@@ -12,13 +14,24 @@ def make(name, model, **options):
     return create_attributor(name, model, **FAST.get(name, {}), **options)
 
 
+def flags_of(module):
+    """Flags of a module that explaining may switch."""
+    return module.training, getattr(module, "inplace", None), getattr(module, "detach", None)
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("kind", ["plain", "bcos"])
 def test_leaves_the_model_as_it_was(name, kind, images, target, request):
     model = request.getfixturevalue(kind)
+    model.network.insert(1, nn.BatchNorm2d(4))
+    if kind == "plain":
+        model.network[2].inplace = True
+    else:
+        model.network[0].detach = True
+    next(model.parameters()).requires_grad_(False)
     model.train()
     model.network[0].eval()
-    flags = [m.training for m in model.modules()]
+    flags, tensors = [flags_of(m) for m in model.modules()], copy.deepcopy(model.state_dict())
     given, state = images.clone(), torch.random.get_rng_state()
     found = make(name, model).attribute(images, target)
     assert found.map.shape == (3, 8, 8)
@@ -26,7 +39,9 @@ def test_leaves_the_model_as_it_was(name, kind, images, target, request):
     assert not found.map.requires_grad
     assert torch.equal(found.target, target)
     assert (found.residual is not None) == (name in ("bcos", "integrated_gradients", "deeplift", "kernel_shap"))
-    assert flags == [m.training for m in model.modules()]
+    assert flags == [flags_of(m) for m in model.modules()]
+    assert all(torch.equal(value, tensors[key]) for key, value in model.state_dict().items())
+    assert [p.requires_grad for p in model.parameters()] == [False] + [True] * (len(list(model.parameters())) - 1)
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(images, given)
     assert torch.equal(state, torch.random.get_rng_state())

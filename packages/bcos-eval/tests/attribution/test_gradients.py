@@ -45,6 +45,41 @@ def test_equals_captum(kind, name, images, target, request):
     torch.testing.assert_close(compute(name, model, images, target).map, expected.detach(), **NEAR)
 
 
+class Reuses(torch.nn.Module):
+    """A ReLU used twice, in place, and functions: what captum's rules do not see."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = torch.nn.ModuleList(torch.nn.Conv2d(c, 4, 3, padding=1) for c in (1, 4, 4, 4))
+        self.relu = torch.nn.ReLU(inplace=True)
+        self.head = torch.nn.Linear(64, 3)
+
+    def forward(self, x):
+        x = self.relu(self.convs[1](self.relu(self.convs[0](x))))
+        x = torch.nn.functional.max_pool2d(self.convs[2](x), 2)
+        return self.head(torch.relu(self.convs[3](x)).flatten(1))
+
+
+@pytest.mark.parametrize("name", ["deeplift", "guided_backprop"])
+def test_a_repaired_network_equals_captum_on_one_written_without_reuse(name, images, target):
+    model = Reuses().eval()
+    first, second, third, fourth = model.convs
+    relu, pool = torch.nn.ReLU, torch.nn.MaxPool2d(2)
+    written = torch.nn.Sequential(
+        first, relu(), second, relu(), third, pool, fourth, relu(), torch.nn.Flatten(), model.head
+    )
+    torch.testing.assert_close(written(images), model(images))
+    assert preflight(model, images)[1].repaired
+    x, grey = images.clone().requires_grad_(), torch.full_like(images, 0.5)
+    method, reference = (
+        (captum.attr.DeepLift, {"baselines": grey}) if name == "deeplift" else (captum.attr.GuidedBackprop, {})
+    )
+    with pytest.warns(UserWarning, match="Setting"):
+        expected = method(written).attribute(x, target=target, **reference)
+    found = compute(name, model, images, target).map
+    torch.testing.assert_close(found, expected.sum(1).detach(), **NEAR)
+
+
 def test_smoothgrad_equals_captum(plain, images, target):
     found = compute("smoothgrad", plain, images, target, seed=3, samples=7, noise=0.2).map
     tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(plain.network))
@@ -78,7 +113,7 @@ def test_gradient_of_a_linear_model(linear, images, target):
     torch.testing.assert_close(compute("smoothgrad", linear, images, target).map, weight)
 
 
-@pytest.mark.parametrize("baseline", ["grey", "black", "blur", "zero"])
+@pytest.mark.parametrize("baseline", ["grey", "black", "mean", "blur", "zero"])
 def test_integrated_gradients_and_deeplift_add_up(plain, images, target, baseline):
     double = plain.double()
     images = images.double()

@@ -49,6 +49,15 @@ def test_occlusion_equals_captum_and_hides_before_encoding(bcos, images, target)
     torch.testing.assert_close(found, expected[:, 0].detach(), **NEAR)
 
 
+def test_occlusion_by_default_hides_a_seventh_at_half_steps(plain, target):
+    images = torch.rand(3, 1, 28, 28)
+    expected = captum.attr.Occlusion(plain).attribute(
+        images, sliding_window_shapes=(1, 4, 4), strides=(1, 2, 2), baselines=0.5, target=target
+    )
+    found = compute("occlusion", plain, images, target).map
+    torch.testing.assert_close(found, expected[:, 0].detach(), **NEAR)
+
+
 def test_lime_recovers_an_additive_model(images):
     model = Additive().eval()
     found = compute("lime", model, images, torch.tensor([0, 0, 1]), superpixels=16, baseline="black").map
@@ -87,13 +96,23 @@ def test_equals_captum(name, plain, images, target):
         torch.testing.assert_close(found[i], expected[0, 0] / 4, rtol=1e-4, atol=1e-6)
 
 
-def test_superpixels_of_a_photograph_follow_its_edges():
-    image = torch.zeros(3, 64, 96)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_superpixels_of_a_photograph_follow_its_edges(channels):
+    image = torch.zeros(channels, 64, 96)
     image[:, :, 45:] = 1
     found = superpixels(image, 24)
     assert 12 <= len(found.unique()) <= 36
     assert int(found.max()) + 1 == len(found.unique())
     assert not set(found[:, :45].unique().tolist()) & set(found[:, 45:].unique().tolist())
+
+
+@pytest.mark.parametrize(("cells", "side"), [(2, 8), (3, 8), (3, 16), (1, 28), (1, 32)])
+def test_squares_lie_in_one_cell_of_a_mosaic(cells, side):
+    found = superpixels(torch.rand(1, cells * side, cells * side))
+    cell = torch.arange(cells * side) // side
+    cell = cell[:, None] * cells + cell
+    assert all(len(cell[found == k].unique()) == 1 for k in found.unique())
+    assert 64 / 2.25 <= len(found.unique()) <= 64 * 2.25
 
 
 def test_superpixels_of_an_odd_shape():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bcos_eval.attribution.attributor import Attribution
+from bcos_eval.attribution.baseline import baseline_images
 from bcos_eval.faithfulness import (
     METRICS,
     area,
@@ -14,7 +15,6 @@ from bcos_eval.faithfulness import (
     deletion_curve,
     faithfulness_correlation,
     gini_index,
-    impute,
     measure,
     randomised_models,
     rank_correlation,
@@ -92,7 +92,7 @@ def test_equal_pixels_go_in_random_order():
 def test_images_are_perturbed_each_in_its_own_order():
     x = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(1))
     maps = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(2))
-    blank = impute(x, "grey")
+    blank = baseline_images("mean", x)
     together = deletion_curve(lambda images: images.square().sum((1, 2, 3)), x, maps, blank, steps=5)
     for i in range(3):
         pixels, values = x[i].flatten(1).clone(), []
@@ -106,12 +106,17 @@ def test_images_are_perturbed_each_in_its_own_order():
 
 def test_imputations():
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(impute(x, "grey")[1, 2], x[1, 2].mean())
-    blurred = impute(x, "blur")
+    assert torch.allclose(baseline_images("mean", x)[1, 2], x[1, 2].mean())
+    blurred = baseline_images("blur", x)
     assert blurred.shape == x.shape
     assert (blurred.std((2, 3)) < 0.3 * x.std((2, 3))).all()
+    wide = torch.zeros(1, 1, 16, 40)  # one bright pixel becomes a Gaussian of an eighth of the shorter side
+    wide[..., 8, 20] = 1
+    expected = torch.exp(-((torch.arange(40) - 20.0) ** 2) / (2 * 2**2))
+    row = baseline_images("blur", wide)[0, 0, 8]
+    torch.testing.assert_close(row[14:27] / row[20], expected[14:27], rtol=1e-4, atol=1e-6)
     flat = torch.full((1, 1, 8, 8), 0.4)
-    assert torch.allclose(impute(flat, "blur"), flat)
+    assert torch.allclose(baseline_images("blur", flat), flat)
 
 
 def test_gini_index():
@@ -249,6 +254,26 @@ def test_compared_target_is_another():
     compare_targets(Fake(maps), torch.rand(50, 1, 8, 8), target, 3)
     assert (seen[0] == target).all()
     assert (seen[1] != target).all()
+
+
+def test_draws_are_an_images_own():
+    x, target = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    seen = []
+
+    def maps(images, target):
+        seen.append(target)
+        return images[:, 0] * (target + 1)[:, None, None]
+
+    together = sensitivity(Fake(maps), x, target)
+    alone = [sensitivity(Fake(maps), x[i : i + 1], target[i : i + 1]) for i in range(6)]
+    for k in range(2):
+        torch.testing.assert_close(together[k], torch.cat([found[k] for found in alone]))
+    same = torch.full((6,), 2)
+    compare_targets(Fake(maps), x, same, 100)
+    others = seen[-1].tolist()
+    assert len(set(others)) > 1
+    compare_targets(Fake(maps), x[3:4], same[3:4], 100)
+    assert seen[-1].tolist() == others[3:4]
 
 
 def test_measure_gives_every_metric_of_every_image():

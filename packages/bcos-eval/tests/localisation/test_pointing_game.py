@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from bcos_core import explain
+from bcos_core.run.error import InputError
 from bcos_eval.attribution import create_attributor
 from bcos_eval.attribution.attributor import Attribution
 from bcos_eval.localisation import (
@@ -158,6 +159,12 @@ def test_cells_can_be_made_smaller():
     play_grids(method, images, _grids(images, 2, 1), cell_size=4, batch_size=4)
     assert seen == [(4, 1, 8, 8)]
     assert play_grids(ORACLE, images, _grids(images, 2), cell_size=4)["score"].to_numpy() == pytest.approx(1)
+
+
+def test_cells_that_are_not_square_are_not_squashed():
+    images = ArrayImages(torch.zeros(40, 1, 4, 6, dtype=torch.uint8), torch.arange(40) % 10)
+    with pytest.raises(InputError, match="--cell_size 4: scales square images, got 4x6 pixels"):
+        play_grids(UNIFORM, images, _grids(images, 2, 1), cell_size=4)
 
 
 def test_boxes():

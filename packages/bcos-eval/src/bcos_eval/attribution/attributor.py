@@ -15,8 +15,9 @@ class Attribution:
     """Signed where the method is: channels of the encoded input summed."""
     target: Int[Tensor, "n"]
     residual: Float[Tensor, "n"] | None
-    """Relative completeness residual, |sum - (f(x) - f(baseline))| / max(1, |f(x) - f(baseline)|); None where the
-    method promises no sum."""
+    """How far the map is from what its method promises it to add up to, p: |sum - p| / max(1, |p|), where p is
+    f(x) - f(baseline). For "bcos", p is the logit, and the remainder, what no pixel is responsible for, is added to the
+    sum. None where the method promises no sum."""
 
 
 class Attributor(Protocol):

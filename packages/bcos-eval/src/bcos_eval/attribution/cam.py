@@ -27,8 +27,8 @@ def gradcam(
         subject: The model.
         images: Images.
         target: Classes.
-        layer: Module whose output is used; by default the last feature map before the classifier and its pooling or,
-            in a transformer, the tokens of the last block but one, laid out as the patches are.
+        layer: Module whose output is used; by default the last feature map before the classifier, its pooling and its
+            norm or, in a transformer, the tokens of the last block but one, laid out as the patches are.
         upsample: "bilinear", smooth and as Rao et al. (CVPR 2022) compare it, or "nearest", as the B-cos papers.
     """
     if upsample not in ("bilinear", "nearest"):
@@ -118,8 +118,11 @@ def find_layer(network: nn.Module, encoded: Tensor) -> str:
             ):
                 return blocks[-2]
     maps = [(name, shape) for name, shape in found if name and len(shape) == 4 and shape[2] * shape[3] > 1]
-    if maps and _is_classifier(modules[maps[-1][0]]):
-        maps.pop()  # a 1x1 convolution that classifies each position before they are pooled
+    if maps and _is_classifier(modules[maps[-1][0]]):  # of each position, before they are pooled
+        head = maps[-1][0].partition(".")[0]
+        maps = [found for found in maps if found[0].partition(".")[0] != head] or maps[:-1]
+    if len(maps) > 1 and _is_norm(modules[maps[-1][0]]) and isinstance(modules[maps[-2][0]], nn.Sequential):
+        maps.pop()  # of a whole stack of blocks, as ConvNeXt's, whose standard variant normalises what is pooled
     if not maps:
         raise InputError(
             "gradcam: no module of this network gives feature maps of more than one position; name a layer"
@@ -128,9 +131,15 @@ def find_layer(network: nn.Module, encoded: Tensor) -> str:
 
 
 def _is_classifier(module: nn.Module) -> bool:
-    """Whether the last module to give maps is a 1x1 convolution: nothing follows it but the pooling."""
+    """Whether the last module to give maps ends in a 1x1 convolution: nothing follows it but the pooling."""
+    while isinstance(module, nn.Sequential) and len(module):
+        module = module[-1]
     kernel = getattr(module, "kernel_size", None)
     return kernel in (1, (1, 1)) and hasattr(module, "out_channels")
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "Norm" in type(module).__name__  # torch's, torchvision's and ours have no base in common
 
 
 def _outputs(network: nn.Module, encoded: Tensor) -> list[tuple[str, tuple[int, ...]]]:

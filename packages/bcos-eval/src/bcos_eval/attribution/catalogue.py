@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from bcos_core.explanation.mode import evaluating, exact_arithmetic
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import cam, gradients, perturbation
 from .attributor import Attribution, Attributor
-from .baseline import Baseline
+from .baseline import Baseline, check_baseline
 from .draw import image_seed
 from .subject import Found, Subject
 
@@ -44,6 +44,12 @@ class Method:
     def __post_init__(self) -> None:
         parameters = inspect.signature(self.compute).parameters.values()
         object.__setattr__(self, "options", tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """What it can compare an image with; none where it does not compare."""
+        parameter = inspect.signature(self.compute).parameters.get("baseline")
+        return () if parameter is None else get_args(parameter.annotation)
 
     @property
     def is_quick(self) -> bool:
@@ -108,7 +114,8 @@ def create_attributor(
             ``METHODS[name].compute`` explains.
 
     Raises:
-        InputError: If the method or an option is unknown, naming the nearest one.
+        InputError: If the method or an option is unknown, naming the nearest one, or the method cannot compare with
+            the baseline.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
@@ -125,6 +132,8 @@ def create_attributor(
             near = difflib.get_close_matches(option, method.options, n=1, cutoff=0.5)
             hint = f'; did you mean "{near[0]}"?' if near else f"; it has {', '.join(method.options) or 'none'}"
             raise InputError(f'{name}: unknown option "{option}"{hint}')
+    if "baseline" in options:
+        check_baseline(options["baseline"], method.baselines)
     return _Prepared(name, method, model, seed, options)
 
 

@@ -15,7 +15,7 @@ from bcos_vision.commands.result_folder import short, writable_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bcos_eval.attribution import Attribution
+    from bcos_eval.attribution import Attribution, Attributor
 
 MOST_DRAWN = 12
 """Images in the gallery; more are in the table and the arrays."""
@@ -59,7 +59,7 @@ def attribute(argv: Sequence[str]) -> None:
     parser.add_argument("--target", type=str, default="predicted", help="class to attribute: predicted, name or number")
     parser.add_argument(
         "--baseline",
-        choices=["grey", "black", "blur", "zero"],
+        choices=["grey", "black", "mean", "blur", "zero"],
         default=None,
         help="what images are compared with, by the methods that do; zero is of the encoded input [grey]",
     )
@@ -76,20 +76,25 @@ def attribute(argv: Sequence[str]) -> None:
     from bcos_eval.attribution import coincidences
 
     names = _choose_methods(options.methods, options.baseline)
+    attributors, left_out = _prepare(choice, names, options)
     pictures = _read(options, choice)
     out = writable_folder(pathlib.Path(options.out))
-    found, targets = _attribute_all(choice, pictures, names, target, options)
+    found, targets = _attribute_all(choice, pictures, attributors, target, left_out)
     groups = coincidences({f.method: f.maps for f in found})
     same = {name: tuple(other for other in group if other != name) for group in groups for name in group}
     _save(out, choice, pictures, found, targets, same)
     title = f"{choice.trained.model.description['name']}, {choice.trained.model.description['variant']}"
     _draw(out / "gallery.png", choice, pictures, found, targets, same, title)
     _print(found, same)
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}")
     print(f"saved {short(out / 'gallery.png')}, table.csv and attributions.npz")
     if len(pictures.names) > MOST_DRAWN:
         print(f"the gallery shows {MOST_DRAWN} of {len(pictures.names)} images; the other files have all")
-    model = f"--run {options.run}" if options.run else f"--model_file {options.model_file}"
-    print(f"next: bcos-eval localise {model} scores where these methods point")
+    if options.model is None:  # localise takes models that say what they are
+        kind, place = ("run", options.run) if options.run else ("model_file", options.model_file)
+        name = choice.trained.model.description["variant"]
+        print(f"next: bcos-eval localise --{kind} {name}={place} scores where these methods point")
 
 
 def _choose_methods(given: str, baseline: str | None) -> tuple[str, ...]:
@@ -104,6 +109,22 @@ def _choose_methods(given: str, baseline: str | None) -> tuple[str, ...]:
     if baseline is not None and not any("baseline" in method.options for method in chosen):
         raise InputError(f"--baseline: none of {', '.join(names)} compares with one")
     return names
+
+
+def _prepare(choice: ModelChoice, names: Sequence[str], options: Any) -> "tuple[dict[str, Attributor], dict[str, str]]":
+    """The methods, and why some of them cannot do what is asked; a method that was named is refused instead."""
+    from bcos_eval.attribution import METHODS, create_attributor
+
+    made, left_out = {}, {}
+    for name in names:
+        own = {"baseline": options.baseline} if METHODS[name].baselines else {}
+        try:
+            made[name] = create_attributor(name, choice.trained.model, seed=options.seed, **own)
+        except InputError as error:
+            if options.methods not in ("all", "quick"):
+                raise
+            left_out[name] = str(error)
+    return made, left_out
 
 
 def _read(options: Any, choice: ModelChoice) -> _Pictures:
@@ -135,14 +156,16 @@ def _read(options: Any, choice: ModelChoice) -> _Pictures:
 
 
 def _attribute_all(
-    choice: ModelChoice, pictures: _Pictures, names: Sequence[str], target: int | None, options: Any
-) -> tuple[list[_Found], "Tensor"]:
-    """Every method on every picture, some pictures at a time."""
+    choice: ModelChoice,
+    pictures: _Pictures,
+    attributors: "dict[str, Attributor]",
+    target: int | None,
+    left_out: dict[str, str],
+) -> "tuple[list[_Found], Tensor]":
+    """Every method on every picture, some pictures at a time; adds to ``left_out`` those that cannot."""
     import torch
     from bcos_vision.data import to_unit_range
     from bcos_vision.progress import track
-
-    from bcos_eval.attribution import METHODS, create_attributor
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = choice.trained.model.to(device).eval()
@@ -150,20 +173,26 @@ def _attribute_all(
     with torch.no_grad():
         logits = torch.cat([model(to_unit_range(batch.to(device))) for batch in batches])
     targets = logits.argmax(1) if target is None else torch.full((len(logits),), target, device=device)
-    parts: dict[str, list[Attribution]] = {name: [] for name in names}
-    seconds = dict.fromkeys(names, 0.0)
-    work = [(name, i) for i in range(len(batches)) for name in names]
+    parts: dict[str, list[Attribution]] = {name: [] for name in attributors}
+    seconds = dict.fromkeys(attributors, 0.0)
+    work = [(name, i) for i in range(len(batches)) for name in attributors]
     for name, i in track(work, "attributing", len(work)):
-        own = {"baseline": options.baseline} if "baseline" in METHODS[name].options else {}
-        attributor = create_attributor(name, model, seed=options.seed, **own)
+        if name in left_out:
+            continue
         x = to_unit_range(batches[i].to(device))
         began = time.perf_counter()
-        part = attributor.attribute(x, targets[8 * i : 8 * i + 8])
+        try:
+            part = attributors[name].attribute(x, targets[8 * i : 8 * i + 8])
+        except InputError as error:
+            left_out[name] = str(error)
+            continue
         part.map.cpu()  # a GPU answers before it is done
         seconds[name] += time.perf_counter() - began
         parts[name].append(part)
     found = []
     for name, own in parts.items():
+        if name in left_out:
+            continue
         residuals = [part.residual for part in own if part.residual is not None]
         found.append(
             _Found(
@@ -173,6 +202,8 @@ def _attribute_all(
                 torch.cat(residuals).cpu() if residuals else None,
             )
         )
+    if not found:
+        raise InputError(f"no method worked: {next(iter(left_out.values()))}")
     return found, targets.cpu()
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,7 @@ def localise(argv: Sequence[str]) -> None:
         raise InputError("--game energy: the data has no boxes (tiny-imagenet has)")
     if {"grid", "difull"} & set(games):
         contest.draw()
+    _warn_of_assumed_split(models, options.data)
     _run(contest, games, methods, out, faithfulness=options.faithfulness)
 
 
@@ -174,7 +176,9 @@ def _gather(models: Mapping[str, ModelChoice], options: Any) -> "Contest":
             raise InputError(f"{first} and {other} take images of different sizes: {mine.image_size}, {its.image_size}")
     data = _load(models, options.data)
     index = torch.tensor([match_classes(choice, data, data.name) for choice in models.values()])[0]
-    part = next(part for part in (data.test, data.val, data.train) if len(part))
+    part, kind = (data.test, "test") if len(data.test) else (data.val, "validation")
+    if not len(part):
+        raise InputError(f"--data {data.name}: no image of it is held out, and those that train show nothing")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for choice in models.values():
         choice.trained.model.to(device).eval()
@@ -186,8 +190,8 @@ def _gather(models: Mapping[str, ModelChoice], options: Any) -> "Contest":
     boxes = data.boxes if part is data.test else {}
     contest = Contest(trained, MatchedImages(part, index), rules, boxes=boxes, source=data.fingerprint, device=device)
     print(
-        f"{data.name}: {len(part)} images, {int(contest.usable.sum())} classified correctly with a probability of at "
-        f"least {rules.threshold:g} by {'the model' if len(models) == 1 else f'all {len(models)} models'}"
+        f"{data.name}: {len(part)} {kind} images, {int(contest.usable.sum())} classified correctly with a probability "
+        f"of at least {rules.threshold:g} by {'the model' if len(models) == 1 else f'all {len(models)} models'}"
     )
     return contest
 
@@ -197,7 +201,7 @@ def _load(models: Mapping[str, ModelChoice], name: str | None) -> "ImageData":
     from bcos_vision.config import SplitConfig
     from bcos_vision.data import absolute, load_data
 
-    trained_on = {key: choice.config.data if choice.config else choice.trained.data for key, choice in models.items()}
+    trained_on = {key: _trained_on(choice) for key, choice in models.items()}
     if name is None:
         if len(set(trained_on.values())) > 1 or not all(trained_on.values()):
             raise InputError(
@@ -229,6 +233,27 @@ def _load(models: Mapping[str, ModelChoice], name: str | None) -> "ImageData":
     return data
 
 
+def _trained_on(choice: ModelChoice) -> str:
+    return choice.config.data if choice.config else choice.trained.data
+
+
+def _warn_of_assumed_split(models: Mapping[str, ModelChoice], name: str | None) -> None:
+    """Say which model files may have been trained on the images that they are scored on."""
+    from bcos_vision.data import absolute, data_folder
+
+    name = name or _trained_on(next(iter(models.values())))
+    unsure = [key for key, choice in models.items() if choice.config is None and _trained_on(choice) == absolute(name)]
+    kind, _, path = name.partition(":")
+    root = pathlib.Path(path).expanduser() if path else data_folder(kind)
+    has_own_test = kind == "cifar10" or any((root / part).is_dir() for part in ("val", "test"))
+    if unsure and not has_own_test:
+        print(
+            f"warning: {', '.join(unsure)}: a model file does not say how {name} was split; the default split is "
+            "assumed, and if it was another, some of these images trained the model (--run knows its split)",
+            file=sys.stderr,
+        )
+
+
 def _run(
     contest: "Contest", games: "Sequence[Game]", methods: Sequence[str], out: pathlib.Path, *, faithfulness: bool
 ) -> None:
@@ -252,11 +277,16 @@ def _run(
         raise InputError(f"no method worked: {next(iter(left_out))}")
     table = pd.concat(scores, ignore_index=True)
     summary = summarise(table, seed=contest.rules.seed)
-    summary["grids_hash"] = [contest.grids[m].hash if m in contest.grids else "" for m in summary["model"]]
+    summary["grids_hash"] = [
+        "" if game == "energy" else contest.grids[model].hash
+        for game, model in zip(summary["game"], summary["model"], strict=True)
+    ]
     summary.to_csv(out / "summary.csv", index=False)
     rows: Rows = summary.to_dict("records")
+    compared = [row for row in rows if row["game"] != "difull"]  # whose maps are of the models themselves
     same = {
-        m: contest.same(m, list(dict.fromkeys(r["method"] for r in rows if r["model"] == m))) for m in contest.models
+        m: contest.same(m, list(dict.fromkeys(row["method"] for row in compared if row["model"] == m)))
+        for m in dict.fromkeys(row["model"] for row in compared)
     }
     own = [(name, OWN) for name, trained in contest.models.items() if trained.model.description["variant"] == "bcos"]
     files = ["scores.csv", "summary.csv"]
@@ -267,7 +297,7 @@ def _run(
         draw_localisation(select(table, game=game), out / files[-1], title=title, own=own)
         print(f"\n{title}")
         _print_table(played, same if game != "difull" else {})
-        for model, _ in own if game != "difull" else ():
+        for model in (name for name, _ in own if name in same and game != "difull"):
             print(_verdict(select(table, game=game), played, model, same[model], contest.rules.seed))
     for reason, where in left_out.items():
         print(f"left out: {', '.join(where)}: {reason}")

@@ -24,7 +24,7 @@ def faithfulness_correlation(
         score: What is watched.
         images: In [0, 1].
         maps: Signed relevance of each pixel.
-        imputed: What the set's pixels are replaced by (:func:`.deletion.impute`).
+        imputed: What the set's pixels are replaced by (:func:`~bcos_eval.attribution.baseline.baseline_images`).
         share: Of the pixels, in each set.
         samples: Number of sets.
         seed: Of the sets.

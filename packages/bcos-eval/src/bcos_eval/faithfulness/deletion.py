@@ -5,30 +5,13 @@ from the other end: the insertion curve is the LeRF curve, and has no second nam
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 Score = Callable[[Tensor], Tensor]
 """From images (N, C, H, W) to a number for each, (N,): a class's probability, say."""
-
-Imputation = Literal["grey", "blur"]
-
-
-def impute(images: Float[Tensor, "n c h w"], kind: Imputation) -> Float[Tensor, "n c h w"]:
-    """Images without information: each's mean colour, or each blurred (Gaussian, sd an eighth of the shorter side).
-
-    Neither is neutral for every network, which is why there are two.
-    """
-    if kind == "grey":
-        return images.mean((2, 3), keepdim=True).expand_as(images)
-    sigma = min(images.shape[2:]) / 8
-    # three standard deviations, and no wider than the padding by reflection can fill
-    reach = min(round(3 * sigma), min(images.shape[2:]) - 1)
-    return gaussian_blur(images, [2 * reach + 1, 2 * reach + 1], [sigma, sigma])
 
 
 def deletion_curve(
@@ -48,7 +31,7 @@ def deletion_curve(
         score: What is watched.
         images: In [0, 1].
         maps: Signed relevance of each pixel; equal ones go in random order.
-        imputed: What pixels are replaced by (:func:`impute`).
+        imputed: What pixels are replaced by (:func:`~bcos_eval.attribution.baseline.baseline_images`).
         most_relevant_first: MoRF: a faithful map's curve falls fast. Otherwise LeRF: it stays high; read backwards,
             this is the insertion curve.
         steps: In how many equal parts pixels are replaced.

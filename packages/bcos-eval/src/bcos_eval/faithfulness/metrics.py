@@ -11,16 +11,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bcos_eval.attribution.attributor import Attributor
+from bcos_eval.attribution.baseline import BaselineImage, baseline_images
 
 from .correlation import faithfulness_correlation
-from .deletion import area, deletion_curve, impute
+from .deletion import area, deletion_curve
 from .randomisation import compare_randomised, compare_targets
 from .sparseness import gini_index
 from .stability import sensitivity
 
 
 @dataclass(frozen=True)
-class Metric:
+class FaithfulnessMetric:
     """What a number means."""
 
     higher_is_better: bool
@@ -28,23 +29,29 @@ class Metric:
 
 
 METRICS = {
-    "deletion_grey": Metric(False, "area under the class's probability, most relevant pixels made grey first"),
-    "deletion_blur": Metric(False, "the same, pixels blurred"),
-    "insertion_grey": Metric(True, "area under the class's probability, most relevant pixels put first onto grey"),
-    "insertion_blur": Metric(True, "the same, onto the blurred image"),
-    "faithfulness_correlation": Metric(True, "what a set of pixels is said to give, and what its loss costs the logit"),
-    "cascading_rank": Metric(
+    "deletion_mean": FaithfulnessMetric(
+        False, "area under the class's probability, most relevant pixels replaced by the image's mean colour first"
+    ),
+    "deletion_blur": FaithfulnessMetric(False, "the same, pixels blurred"),
+    "insertion_mean": FaithfulnessMetric(
+        True, "area under the class's probability, most relevant pixels put first onto that colour"
+    ),
+    "insertion_blur": FaithfulnessMetric(True, "the same, onto the blurred image"),
+    "faithfulness_correlation": FaithfulnessMetric(
+        True, "what a set of pixels is said to give, and what its loss costs the logit"
+    ),
+    "cascading_rank": FaithfulnessMetric(
         False, "likeness, up to sign, to maps of randomised layers and all above (absolute Spearman, mean over layers)"
     ),
-    "cascading_ssim": Metric(False, "the same (absolute structural similarity)"),
-    "independent_rank": Metric(
+    "cascading_ssim": FaithfulnessMetric(False, "the same (absolute structural similarity)"),
+    "independent_rank": FaithfulnessMetric(
         False, "likeness, up to sign, to maps with one randomised layer (absolute Spearman, mean over layers)"
     ),
-    "independent_ssim": Metric(False, "the same (absolute structural similarity)"),
-    "random_logit": Metric(False, "likeness, up to sign, to the map of another class (absolute Spearman)"),
-    "max_sensitivity": Metric(False, "largest relative change of the map under small noise"),
-    "avg_sensitivity": Metric(False, "mean relative change of the map under small noise"),
-    "gini": Metric(True, "sparseness"),
+    "independent_ssim": FaithfulnessMetric(False, "the same (absolute structural similarity)"),
+    "random_logit": FaithfulnessMetric(False, "likeness, up to sign, to the map of another class (absolute Spearman)"),
+    "max_sensitivity": FaithfulnessMetric(False, "largest relative change of the map under small noise"),
+    "avg_sensitivity": FaithfulnessMetric(False, "mean relative change of the map under small noise"),
+    "gini": FaithfulnessMetric(True, "sparseness"),
 }
 """Deletion, insertion and correlation depend on how a model takes images it never saw: they compare methods on one
 model, not models (arXiv 2407.11910)."""
@@ -84,8 +91,8 @@ def measure(
     def probability(x: Tensor) -> Tensor:
         return probabilities(model(x), softmax=softmax).gather(1, target[:, None])[:, 0]
 
-    def curve(kind: str, most_relevant_first: bool) -> Tensor:
-        replaced = impute(images, kind)  # type: ignore[arg-type]
+    def curve(kind: BaselineImage, most_relevant_first: bool) -> Tensor:
+        replaced = baseline_images(kind, images)
         found = deletion_curve(probability, images, maps, replaced, most_relevant_first=most_relevant_first, seed=seed)
         return area(found)
 
@@ -95,11 +102,11 @@ def measure(
         return rank.abs().mean(0), alike.abs().mean(0)  # the negative of a map points to the same places
 
     parts: list[tuple[tuple[str, ...], Callable[[], tuple[Tensor, ...]]]] = [
-        *(((f"deletion_{kind}",), lambda kind=kind: (curve(kind, True),)) for kind in ("grey", "blur")),
-        *(((f"insertion_{kind}",), lambda kind=kind: (curve(kind, False),)) for kind in ("grey", "blur")),
+        *(((f"deletion_{kind}",), lambda kind=kind: (curve(kind, True),)) for kind in ("mean", "blur")),
+        *(((f"insertion_{kind}",), lambda kind=kind: (curve(kind, False),)) for kind in ("mean", "blur")),
         (
             ("faithfulness_correlation",),
-            lambda: (faithfulness_correlation(logit, images, maps, impute(images, "grey"), seed=seed),),
+            lambda: (faithfulness_correlation(logit, images, maps, baseline_images("mean", images), seed=seed),),
         ),
         (("cascading_rank", "cascading_ssim"), lambda: randomised(True)),
         (("independent_rank", "independent_ssim"), lambda: randomised(False)),

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bcos_eval.attribution.attributor import Attributor
+from bcos_eval.attribution.draw import image_seed
 
 from .correlation import is_constant, rank_correlation, similarity
 
@@ -68,8 +69,8 @@ def compare_randomised(
     """How like the original map the maps of randomised models are (the model parameter randomisation test).
 
     Nearer 0 is better: a map that outlives the network's weights, or comes back as its own negative, is not about
-    them. Input times anything keeps the image's structure (Kokhlikyan et al., 2021, arXiv 2106.07475), and how much the test can tell depends on the
-    task (Yona & Greenfeld, 2021, arXiv 2110.14297).
+    them. Input times anything keeps the image's structure (Kokhlikyan et al., 2021, arXiv 2106.07475), and how much
+    the test can tell depends on the task (Yona & Greenfeld, 2021, arXiv 2110.14297).
 
     Args:
         make: From a model to the method on it.
@@ -109,7 +110,8 @@ def compare_targets(
     Near 0 is best. A map that is the same for every class, 1, explains none of them; one that is the other's negative,
     -1, says which class each pixel is for or against, yet points to the same places.
     """
-    generator = torch.Generator().manual_seed(seed)
-    other = (target.cpu() + torch.randint(1, num_classes, target.shape, generator=generator)) % num_classes
+    generators = (torch.Generator().manual_seed(image_seed(image, seed, "other class")) for image in images)
+    steps = torch.cat([torch.randint(1, num_classes, (1,), generator=generator) for generator in generators])
+    other = (target.cpu() + steps) % num_classes
     first = attributor.attribute(images, target).map
     return rank_correlation(first, attributor.attribute(images, other.to(target.device)).map)

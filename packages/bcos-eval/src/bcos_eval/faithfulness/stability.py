@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bcos_eval.attribution.attributor import Attributor
+from bcos_eval.attribution.draw import image_seed
 
 
 def sensitivity(
@@ -19,7 +20,8 @@ def sensitivity(
     """Largest and mean relative change of the map over noise (Yeh et al., NeurIPS 2019, arXiv 1901.09392, eq. 2).
 
     |Φ(x + δ) - Φ(x)|₂ / |Φ(x)|₂ for δ uniform in [-radius, radius], images cut off at [0, 1]. Lower is more stable; a
-    map that ignores the image is the most stable of all.
+    map that ignores the image is the most stable of all. A method that draws draws anew for each noisy image: what its
+    maps vary by counts, too.
 
     Args:
         attributor: A method on a model.
@@ -32,11 +34,12 @@ def sensitivity(
     Returns:
         Largest and mean change, shape (N,) each; not a number where the map is zero.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generators = [torch.Generator().manual_seed(image_seed(image, seed, "noise")) for image in images]
     here = attributor.attribute(images, target).map.double().flatten(1)
     changes = []
     for _ in range(samples):
-        noise = (torch.rand(images.shape, generator=generator).to(images) * 2 - 1) * radius
+        uniform = torch.stack([torch.rand(images.shape[1:], generator=generator) for generator in generators])
+        noise = (uniform.to(images) * 2 - 1) * radius
         there = attributor.attribute((images + noise).clamp(0, 1), target).map.double().flatten(1)
         changes.append((there - here).norm(dim=1) / here.norm(dim=1))
     found = torch.stack(changes)

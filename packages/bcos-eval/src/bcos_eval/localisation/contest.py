@@ -1,5 +1,6 @@
 """Every method on every model, scored alike: the games of one command."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -141,7 +142,10 @@ class Contest:
         return create_attributor(method, disconnected, seed=seed, layer=FEATURES)
 
     def same(self, model: str, methods: Sequence[str]) -> list[tuple[str, ...]]:
-        """Groups of methods that say the same of a model, on the first few maps of its grids (or of its images)."""
+        """Groups of methods that say the same of a model, on the first few maps of its grids (or of its images).
+
+        A method that cannot work on them is in no group.
+        """
         if self.grids:
             grids = self.grids[model]
             pictures = tile(self._cells(grids, self.rules.side**2), grids.side).expand(SAMPLE, -1, -1, -1)
@@ -149,7 +153,10 @@ class Contest:
         else:
             batch, target = self.images[self.chosen(np.flatnonzero(self.usable))[:SAMPLE]]
             pictures, target = to_unit_range(batch.to(self._device)), target.to(self._device)
-        made = {name: self.attributor("grid", model, name).attribute(pictures, target).map for name in methods}
+        made = {}
+        for name in methods:
+            with contextlib.suppress(InputError):
+                made[name] = self.attributor("grid", model, name).attribute(pictures, target).map
         return coincidences(made)
 
     def faithfulness(self, model: str, method: str) -> pd.DataFrame:

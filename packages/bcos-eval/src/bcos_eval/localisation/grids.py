@@ -203,7 +203,7 @@ def draw_official_grids(
         place += 1
     if not rows or (number is not None and len(rows) < number):
         known = int(sum(np.bincount(labels[usable]) > 0)) if usable.any() else 0
-        raise too_few(number or 1, len(rows), side, int(usable.sum()), known)
+        raise too_few(number or 1, len(rows), side, int(usable.sum()), known, whose="this model")
     indices = np.array(rows)
     return Grids(side, indices, labels[indices], source)
 
@@ -221,11 +221,13 @@ def check_side(side: int, num_classes: int) -> None:
         raise InputError(f"--grid {side}: {side**2} cells need as many classes, and the data has {num_classes}: {fits}")
 
 
-def too_few(number: int, possible: int, side: int, images: int, classes: int) -> InputError:
+def too_few(
+    number: int, possible: int, side: int, images: int, classes: int, *, whose: str = "every model"
+) -> InputError:
     """The line for grids that cannot be drawn."""
     if number < 1 <= possible:
         return InputError(f"--grids: expected at least 1, got {number}")
-    found = f"{images} images of {classes} classes are classified correctly and confidently enough by every model"
+    found = f"{images} images of {classes} classes are classified correctly and confidently enough by {whose}"
     if not possible:
         return InputError(f"--grid {side}: {found}, too few for any grid; lower --confidence or --grid")
     return InputError(

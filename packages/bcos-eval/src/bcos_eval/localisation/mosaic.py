@@ -4,6 +4,7 @@ Without einops, which torch.fx cannot trace: attribution methods repair a traced
 """
 
 import torch.nn.functional as F
+from bcos_core.run.error import InputError
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,7 +29,14 @@ def untile(mosaics: Float[Tensor, "n c y x"], side: int) -> Float[Tensor, "m c h
 
 
 def resize_cells(cells: Float[Tensor, "m c h w"], size: int) -> Float[Tensor, "m c s s"]:
-    """Scale images to ``size`` x ``size`` pixels (antialiased, bilinear), for networks that take no large mosaic."""
+    """Scale square images to ``size`` x ``size`` pixels (antialiased, bilinear): not every network takes large mosaics.
+
+    Raises:
+        InputError: If they are not square.
+    """
+    height, width = cells.shape[2:]
+    if height != width:
+        raise InputError(f"--cell_size {size}: scales square images, got {height}x{width} pixels")
     return F.interpolate(cells, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
 
 
