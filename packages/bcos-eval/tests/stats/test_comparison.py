@@ -134,7 +134,7 @@ def test_seeds_of_a_fold_are_averaged():
     noise = np.tile([0.01, -0.01], 10)
     table = make_table(Design(5, 2, (0, 1)), plain=np.repeat(PLAIN, 2) + noise, bcos=np.repeat(BCOS, 2) - noise)
     (found,) = compare_arms(table, "accuracy", rope=0.005).contrasts
-    assert found.p == pytest.approx(compare_arms(CROSS, "accuracy", rope=0.005).contrasts[0].p, rel=1e-9)
+    assert found.p == pytest.approx(compare_arms(CROSS, "accuracy", rope=0.005).contrasts[0].p, **EXACT)
     assert "the mean of 2 seeds for each fold" in found.estimand
 
 
@@ -197,26 +197,22 @@ def test_power_says_what_is_out_of_reach():
     assert compare_arms(SEEDS, "accuracy", rope=0).contrasts[0].power.needed is None
 
 
-def test_power_is_at_the_level_that_contrasts_share():
-    """By Holm's first step: a difference of the size that is called detectable is found by the adjusted p."""
-    for count, contrasts in ((1, [("bcos", "plain")]), (2, None)):
-        found = compare_arms(CROSS, "accuracy", rope=0.03, alpha=0.1, contrasts=contrasts)
-        one = found.contrasts[0]
-        assert one.power.alpha == 0.1 / count
-        se = math.sqrt((1 / 10 + 1 / 4) * (BCOS - PLAIN).var(ddof=1))
-        critical, shift = stats.t.isf(one.power.alpha / 2, 9), one.power.detectable / se
-        reached = stats.nct.sf(critical, 9, shift) + stats.nct.cdf(-critical, 9, shift)
-        assert reached == pytest.approx(0.8, **EXACT)
-        more = {
-            n: math.sqrt(1 / n + 1 / 4) * (BCOS - PLAIN).std(ddof=1) for n in (one.power.needed - 1, one.power.needed)
-        }
-        powers = [
-            stats.nct.sf(stats.t.isf(one.power.alpha / 2, n - 1), n - 1, 0.03 / se) for n, se in more.items() if n > 1
-        ]
-        assert powers[-1] >= 0.8
-        assert len(powers) == 1 or powers[0] < 0.8
-        said = f"level {0.1 / count:g}" + ": 0.1 over 2 contrasts, Holm's first step" * (count == 2)
-        assert said in to_lines(found)
+@pytest.mark.parametrize(("contrasts", "level"), [([("bcos", "plain")], 0.1), (None, 0.05)])
+def test_power_is_at_the_level_that_contrasts_share(contrasts, level):
+    """Holm's first step of 0.1 over one contrast, and over two."""
+
+    def power(difference, n):
+        shift = difference / math.sqrt((1 / n + 1 / 4) * (BCOS - PLAIN).var(ddof=1))
+        critical = stats.t.isf(level / 2, n - 1)
+        return stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
+
+    found = compare_arms(CROSS, "accuracy", rope=0.03, alpha=0.1, contrasts=contrasts)
+    one = found.contrasts[0].power
+    assert one.alpha == level
+    assert power(one.detectable, 10) == pytest.approx(0.8, **EXACT)
+    assert power(0.03, one.needed - 1) < 0.8 <= power(0.03, one.needed)
+    shared = ": 0.1 over 2 contrasts, Holm's first step" if contrasts is None else ""
+    assert f"(level {level:g}{shared})" in to_lines(found)
 
 
 def test_predictions_add_mcnemar():

@@ -14,6 +14,10 @@ RNG = np.random.default_rng(0)
 ARM, CONTROL = 0.95 + 0.01 * RNG.normal(size=10), 0.94 + 0.02 * RNG.normal(size=10)
 EXACT = {"rel": 1e-10, "abs": 1e-12}
 
+PARTS = ARM.var(ddof=1) / 10, CONTROL[:6].var(ddof=1) / 6
+WELCH = math.sqrt(sum(PARTS)), sum(PARTS) ** 2 / (PARTS[0] ** 2 / 9 + PARTS[1] ** 2 / 5)
+"""Standard error and degrees of freedom of ten runs against six (Welch, Biometrika 1947)."""
+
 SLEEP = (
     np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]),
     np.array(
@@ -89,8 +93,26 @@ def test_baycomp_agrees_with_corrected_t():
     cost = posterior_shares(mine, 0.005, higher_is_better=False)
     assert (cost.worse, cost.better) == (bayes.better, bayes.worse)
     none = posterior_shares(mine, 0)
-    assert (none.equivalent, none.worse + none.better) == (0, pytest.approx(1))
+    assert (none.equivalent, none.worse + none.better) == (0, pytest.approx(1, **EXACT))
     assert 2 * min(none.worse, none.better) == pytest.approx(mine.p, **EXACT)
+
+
+@pytest.mark.parametrize("rope", [0, 0.005, 0.3])
+@pytest.mark.parametrize(
+    ("estimate", "se", "df"),
+    [
+        (corrected_t(ARM, CONTROL, 1 / 4), math.sqrt((1 / 10 + 1 / 4) * (ARM - CONTROL).var(ddof=1)), 9),
+        (welch_t(ARM, CONTROL[:6]), *WELCH),
+    ],
+    ids=["folds", "Welch"],
+)
+def test_posterior_shares_are_those_of_a_t_distribution(estimate, se, df, rope):
+    bayes = posterior_shares(estimate, rope)
+    mean = ARM.mean() - (CONTROL if df == 9 else CONTROL[:6]).mean()
+    below, above = (float(stats.t.cdf((-rope - sign * mean) / se, df)) for sign in (1, -1))
+    assert (bayes.worse, bayes.better) == pytest.approx((below, above), **EXACT)
+    assert bayes.equivalent == pytest.approx(1 - below - above, **EXACT)
+    assert bayes.rope == rope
 
 
 SCORES = st.lists(st.tuples(*[st.floats(0, 1)] * 2), min_size=3, max_size=12)
@@ -121,7 +143,7 @@ def test_what_does_not_vary_has_no_test(test):
     assert (test(same, same.copy()).p, test(same, np.full(3, 0.3)).p) == (1, 1)  # a rounding error apart
     one = test(same, np.full(3, 0.2))
     assert math.isnan(one.p)
-    assert one.interval() == pytest.approx((0.1, 0.1))
+    assert one.interval() == pytest.approx((0.1, 0.1), **EXACT)
 
 
 def test_pairs_that_differ_by_a_constant_do_not_vary_although_rounding_does():
