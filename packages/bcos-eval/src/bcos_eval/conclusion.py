@@ -103,7 +103,7 @@ def _with_localisation(table: ScoreTable, folder: pathlib.Path) -> ScoreTable:
     measured = pd.read_csv(folder / LOCALISATION)
     found = dataclasses.replace(table, frame=table.frame.merge(measured, on="run_id", how="left"))
     # of an unfinished study only what all arms have is measured, and only that is compared
-    if found.shared().frame[measured.columns].isna().any(axis=None):
+    if found.shared().frame[measured.columns].isna().to_numpy().any():
         print("localisation is left out, units were done since: bcos-eval localise --study measures it again")
         return table
     return found

@@ -268,7 +268,7 @@ def _run(
     for model, method in itertools.product(contest.models, methods):
         try:  # each table is in its file before the next is made: whatever ends the command, it is kept
             for game in games:
-                _append(contest.play(game, model, method)[list(COLUMNS)], scores, out / "scores.csv")
+                _append(contest.play(game, model, method).filter(list(COLUMNS)), scores, out / "scores.csv")
             if faithfulness:
                 _append(contest.faithfulness(model, method), measured, out / "faithfulness.csv")
         except InputError as error:
@@ -396,7 +396,7 @@ def _print_faithfulness(found: "pd.DataFrame", models: Sequence[str]) -> None:
             print(f"  {name} ({'higher' if metric.higher_is_better else 'lower'} is better: {metric.says})")
             table = select(rows, metric=name).pivot(index="image", columns="method", values="score")
             table = table.reindex(columns=methods).where(np.isfinite)
-            nowhere = [method for method in methods if table[method].isna().all()]
+            nowhere = [m for m in methods if not np.isfinite(np.asarray(table[m], float)).any()]
             shared = table.drop(columns=nowhere).dropna()  # methods are compared on the same images
             if len(shared) < len(table):
                 print(f"    on {len(shared)} of {len(table)} images, those where it is defined for every method below")

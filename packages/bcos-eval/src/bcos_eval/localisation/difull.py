@@ -1,5 +1,7 @@
 """DiFull (Rao et al., CVPR 2022, arXiv 2205.10435): a model on whose grids the truth is known."""
 
+from functools import partial
+
 from bcos_vision.models import ImageClassifier
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -63,7 +65,7 @@ class _Cells(nn.Module):
         else:
             # for this pass only: the network is the classifier's own, which others may be using
             handle = self.network.get_submodule(self.layer).register_forward_hook(
-                lambda _module, _args, output: self._through_features(output, (cells.shape[2], cells.shape[3]))
+                partial(self._through_features, (cells.shape[2], cells.shape[3]))
             )
             try:
                 logits = self.network(cells)
@@ -71,7 +73,7 @@ class _Cells(nn.Module):
                 handle.remove()
         return logits.unflatten(0, (-1, self.side**2)).flatten(1)
 
-    def _through_features(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+    def _through_features(self, size: tuple[int, int], _module: nn.Module, _args: object, output: Tensor) -> Tensor:
         def through(maps: Tensor) -> Tensor:
             return untile(self.features(tile(maps, self.side)), self.side)
 
