@@ -183,8 +183,8 @@ of the default test: between 4% and 6%.
 {_table(found["assumed"])}
 
 The two 5x2cv tests assume another correlation (none between the two halves of a repeat), and are off here. Five values
-have 32 patterns of signs, so the p of sign flips is never below 0.0625; of more folds they find what is not there half
-the time, as the paired t does: both take folds for independent.
+have 32 patterns of signs, so the p of sign flips is never below 0.0625. Over ten and fifty folds they are as wrong as
+the paired t: both take folds for independent.
 
 ## Power
 
