@@ -367,10 +367,18 @@ def _client(*, must_exist: bool = False) -> "MlflowClient":
     return client
 
 
+@contextlib.contextmanager
+def _one_process(what: str) -> Iterator[None]:
+    """Of this machine's processes, only one is in such a block for the same thing."""
+    name = f"bcos-{os.getuid()}-{configuration.fingerprint(what)}.lock"  # not in the project: it would stay there
+    with open(pathlib.Path(tempfile.gettempdir()) / name, "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _create_tables(client: "MlflowClient", path: pathlib.Path) -> None:
     """Make a new store's tables; of several processes that find none, one makes them and the others wait."""
-    with open(path.with_name(f"{path.name}.lock"), "a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _one_process(str(path)):
         if not path.exists() or not path.stat().st_size:
             client.search_experiments(max_results=1)
 
@@ -449,10 +457,7 @@ def _experiment(client: "MlflowClient", name: str) -> str:
 def _arm_parent(client: "MlflowClient", experiment_id: str, arm: str) -> str:
     # by fingerprint: a filter cannot hold every name that a folder can have
     mark = configuration.fingerprint(arm)
-    lock = project_root() / "runs" / ".arms.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a+") as held:  # of two processes that begin an arm, one makes its parent
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with _one_process(tracking_uri()):  # of two that begin an arm, one makes its parent
         for run in client.search_runs([experiment_id], f"tags.is_arm = '{mark}'", max_results=1):
             return run.info.run_id
         parent = client.create_run(experiment_id, run_name=arm, tags={"arm": arm, "is_arm": mark})
