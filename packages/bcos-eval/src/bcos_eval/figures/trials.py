@@ -33,7 +33,7 @@ def draw_trials(table: pd.DataFrame, metric: str, options: Sequence[str], path: 
     for cell in axes.flat[len(columns) :]:
         cell.set_axis_off()
     for row in axes:
-        row[0].set_ylabel(unit.label)
+        row[0].set_ylabel(unit.axis)
     figure.suptitle(f"{title}: mean over inner folds", fontsize=11)
     return save(figure, path)
 
@@ -42,7 +42,9 @@ def _draw_against(axes: Axes, table: pd.DataFrame, name: str, values: np.ndarray
     x, pruned = table[name], table["pruned"].to_numpy(bool)
     if not pd.api.types.is_numeric_dtype(x):
         names = sorted(x.astype(str).unique())
-        axes.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 6 else 0)
+        long = max(map(len, names)) > 6
+        axes.set_xticks(range(len(names)), names, rotation=30 if long else 0, ha="right" if long else "center")
+        axes.set_xlim(-0.5, len(names) - 0.5)
         x = x.astype(str).map(names.index)
     x = x.to_numpy(float)
     axes.scatter(x[~pruned], values[~pruned], s=26, color="#0b5394", zorder=3)
