@@ -12,12 +12,12 @@ from bcos_core.run.error import InputError
 from bcos_eval import conclusion
 from bcos_eval.attribution import METHODS
 from bcos_eval.cli import main
+from bcos_eval.commands.planning import new_queue
 from bcos_eval.crossval import score_table
 from bcos_eval.design import Design
 from bcos_eval.localisation import Prediction, Rules, contest, tile
 from bcos_eval.localisation import study as localisation_study
 from bcos_eval.localisation.study import localise_units
-from bcos_eval.queue import UnitQueue, default_location
 from bcos_eval.study import Study, study_folder
 from bcos_vision import create_model
 from bcos_vision.config import SplitConfig, TrainConfig
@@ -58,8 +58,7 @@ def queue(project):
     values = {arm: {"variant": arm} for arm in ARMS}
     data = {"name": "digits", "fingerprint": "", "num_images": 1797}
     plan = Study("small", "vision", values, Design(folds=FOLDS), "accuracy", "bcos", 0.005, data=data)
-    study_folder("small").mkdir(parents=True)
-    return UnitQueue.create(plan, default_location(study_folder("small")))
+    return new_queue(plan, None)[0]
 
 
 def finish(queue, number):
