@@ -55,7 +55,6 @@ class UnitState:
     """Of a unit that is done: metrics, counts, seconds and run id."""
     reason: str = ""
     """Why it failed."""
-    worker: str = ""
 
 
 class UnitQueue:
@@ -372,7 +371,5 @@ def _state(unit: Unit, attempts: "list[FrozenTrial]") -> UnitState:
             return UnitState(unit, "waiting", {})
         return UnitState(unit, "failed", {}, last.user_attrs.get("reason", ""))
     trial = alive[0]
-    owner = trial.user_attrs.get("owner") or {}
-    worker = f"{owner.get('host')}:{owner.get('pid')}" if owner else ""
     name = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "done", "PRUNED": "done"}[trial.state.name]
-    return UnitState(unit, name, trial.user_attrs.get("result", {}), worker=worker)
+    return UnitState(unit, name, trial.user_attrs.get("result", {}))

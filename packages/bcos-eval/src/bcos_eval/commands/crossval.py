@@ -16,7 +16,7 @@ from .planning import (
     parse_twice,
     refuse_existing,
     refuse_varied,
-    where,
+    work,
     write_command,
 )
 
@@ -34,8 +34,6 @@ def crossval(argv: Sequence[str]) -> None:
     from rich.console import Console
 
     from bcos_eval.conclusion import conclude
-    from bcos_eval.crossval import run_workers
-    from bcos_eval.worker import Stopped
 
     console = Console(stderr=True)
     if options.resume is not None:
@@ -45,15 +43,9 @@ def crossval(argv: Sequence[str]) -> None:
         text = f"study {study.name}: {len(study.arms)} arms, {study.design.name}, {len(study.units())} trainings"
         console.print(text, highlight=False, markup=False)
         queue, place = new_queue(_with_data(study, adapter), options.queue)
-    if options.workers == 0:
-        print(f"{queue.plan.name} waits for workers: bcos-eval worker {queue.plan.name}" + where(options.queue))
-        return
-    try:
-        timing = run_workers(queue, place, workers=options.workers, command="crossval", console=console)
-    except (KeyboardInterrupt, Stopped):
-        hint = f"bcos-eval crossval --resume {queue.plan.name}{where(options.queue)}"
-        raise KeyboardInterrupt(f"go on with: {hint}") from None
-    conclude(queue, timing=timing, console=console)
+    timing = work(queue, place, options, "crossval", console)
+    if timing is not None:
+        conclude(queue, timing=timing, console=console)
 
 
 def _parser(adapter: "Adapter") -> CommandParser:

@@ -11,6 +11,9 @@ from bcos_core.run.config import flatten
 from bcos_core.run.error import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bcos_eval.crossval import Timing
     from bcos_eval.queue import UnitQueue
     from bcos_eval.studies.adapter import Adapter
 
@@ -122,6 +125,27 @@ def new_queue(plan: Any, location: str | None) -> "tuple[UnitQueue, str]":
     note_location(folder, place)
     save_values(plan_to_dict(plan), folder / PLAN)
     return queue, place
+
+
+def work(queue: "UnitQueue", place: str, options: Any, command: str, console: "Console") -> "Timing | None":
+    """Run the units of a queue with the workers that were asked for; None where others are to do the work.
+
+    Raises:
+        InputError: If workers cannot be started, or none is left.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, saying how to go on.
+    """
+    from bcos_eval.crossval import run_workers
+    from bcos_eval.worker import Stopped
+
+    name = queue.plan.name
+    if options.workers == 0:
+        print(f"{name} waits for workers: bcos-eval worker {name}{where(options.queue)}")
+        return None
+    try:
+        return run_workers(queue, place, workers=options.workers, command=command, console=console)
+    except (KeyboardInterrupt, Stopped):
+        hint = f"bcos-eval {command} --resume {name}{where(options.queue)}"
+        raise KeyboardInterrupt(f"go on with: {hint}") from None
 
 
 def absolute_place(location: str) -> str:

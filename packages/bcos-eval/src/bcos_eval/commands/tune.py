@@ -15,7 +15,7 @@ from .planning import (
     parse_twice,
     refuse_existing,
     refuse_varied,
-    where,
+    work,
     write_command,
 )
 
@@ -45,11 +45,9 @@ def tune(argv: Sequence[str]) -> None:
     options = parse_twice(parser, adapter, argv)
     from rich.console import Console
 
-    from bcos_eval.crossval import run_workers
     from bcos_eval.space import read_search
     from bcos_eval.study import Tuning
     from bcos_eval.tuned import conclude
-    from bcos_eval.worker import Stopped
 
     console = Console(stderr=True)
     if options.resume is not None:
@@ -81,12 +79,5 @@ def tune(argv: Sequence[str]) -> None:
             created=now(),
         )
         queue, place = new_queue(plan, options.queue)
-    if options.workers == 0:
-        print(f"{queue.plan.name} waits for workers: bcos-eval worker {queue.plan.name}" + where(options.queue))
-        return
-    try:
-        run_workers(queue, place, workers=options.workers, command="tune", console=console)
-    except (KeyboardInterrupt, Stopped):
-        hint = f"bcos-eval tune --resume {queue.plan.name}{where(options.queue)}"
-        raise KeyboardInterrupt(f"go on with: {hint}") from None
-    conclude(queue)
+    if work(queue, place, options, "tune", console) is not None:
+        conclude(queue)
