@@ -4,34 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bcos_core.run.split import SplitConfig
+
 Variant = Literal["bcos", "baseline", "standard"]
 Loss = Literal["bce", "bce_uniform", "cross_entropy"]
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """Which samples train, select and test, where the data does not say so itself."""
-
-    test: float = 0.2
-    """Share held out for the test, stratified."""
-    val: float = 0.1
-    """Share of the others that is scored after each epoch, stratified."""
-    seed: int = 0
-    """Seed of the draw; apart from the run's seed, so that runs with other seeds are tested on the same images."""
-    folds: int = 0
-    """Cross-validation: parts that all images but the data's own test are cut into, each the test once; 0 is off."""
-    fold: int = 0
-    """Which part is the test, from 0."""
-    inner_folds: int = 0
-    """Parts that the training images of all this are cut into again, one of which is then the test: for choosing
-    options without a look at the outer test; 0 is off."""
-    inner_fold: int = 0
-    """Which of these parts is the test."""
-
-    @property
-    def has_folds(self) -> bool:
-        """Whether the test is a fold, and not what the data or a share says."""
-        return bool(self.folds or self.inner_folds)
 
 
 @dataclass(frozen=True)
@@ -176,8 +152,6 @@ class TrainConfig:
             if not 0 < positive < math.inf:
                 raise ValueError(f"--{name}: expected a positive number, got {positive}")
         for name, share in (
-            ("split.test", self.split.test),
-            ("split.val", self.split.val),
             ("augment.crop", self.augment.crop),
             ("augment.erase", self.augment.erase),
             ("optim.ema", self.optim.ema),
@@ -192,7 +166,7 @@ class TrainConfig:
             raise ValueError("--augment.repeats: needs something random: the copies would all be alike")
         if self.augment.magnitude > 30:
             raise ValueError(f"--augment.magnitude: expected at most 30, got {self.augment.magnitude}")
-        self._check_folds(self.split)
+        self.split.check()
         size = self.eval_size or self.image_size
         if self.eval_resize is not None and (size is None or self.eval_resize < size):
             raise ValueError(f"--eval_resize: expected at least the side of the crop, {size}, got {self.eval_resize}")
@@ -203,17 +177,6 @@ class TrainConfig:
             value = getattr(group, name)
             if value is not None and not bound <= value < math.inf:
                 raise ValueError(f"--{prefix}{name}: expected at least {bound}, got {value}")
-
-    @staticmethod
-    def _check_folds(split: SplitConfig) -> None:
-        for name, parts, part in (
-            ("fold", split.folds, split.fold),
-            ("inner_fold", split.inner_folds, split.inner_fold),
-        ):
-            if parts == 1 or parts < 0:
-                raise ValueError(f"--split.{name}s: expected 0 or at least 2, got {parts}")
-            if not 0 <= part < max(parts, 1):
-                raise ValueError(f"--split.{name}: expected 0 to {max(parts, 1) - 1}, got {part} (--split.{name}s)")
 
     @property
     def arm(self) -> str:

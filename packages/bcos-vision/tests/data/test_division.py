@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from bcos_core.run.error import InputError
+from bcos_core.run.split import divide
 from bcos_vision.config import SplitConfig, TrainConfig
 from bcos_vision.data import load_data
-from bcos_vision.data.division import divide
 
 LABELS = np.repeat([0, 1, 2], 40).tolist()
 

@@ -1,11 +1,56 @@
 """Index sets: which samples train, which select, which are scored once; by shares, or fold by fold."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .error import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which samples train, select and test, where the data does not say so itself."""
+
+    test: float = 0.2
+    """Share held out for the test, stratified where there are classes."""
+    val: float = 0.1
+    """Share of the others that is scored after each epoch, likewise."""
+    seed: int = 0
+    """Seed of the draw; apart from the run's seed, so that runs with other seeds are tested on the same samples."""
+    folds: int = 0
+    """Cross-validation: parts that all samples but the data's own test are cut into, each the test once; 0 is off."""
+    fold: int = 0
+    """Which part is the test, from 0."""
+    inner_folds: int = 0
+    """Parts that the training samples of all this are cut into again, one of which is then the test: for choosing
+    options without a look at the outer test; 0 is off."""
+    inner_fold: int = 0
+    """Which of these parts is the test."""
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether the test is a fold, and not what the data or a share says."""
+        return bool(self.folds or self.inner_folds)
+
+    def check(self) -> None:
+        """Refuse what no training run can have.
+
+        Raises:
+            ValueError: Naming the option, what came and what is expected.
+        """
+        for name in ("test", "val"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"--split.{name}: expected a share in [0, 1), got {getattr(self, name)}")
+        for name, parts, part in (("fold", self.folds, self.fold), ("inner_fold", self.inner_folds, self.inner_fold)):
+            if parts == 1 or parts < 0:
+                raise ValueError(f"--split.{name}s: expected 0 or at least 2, got {parts}")
+            if not 0 <= part < max(parts, 1):
+                raise ValueError(f"--split.{name}: expected 0 to {max(parts, 1) - 1}, got {part} (--split.{name}s)")
 
 
 @dataclass(frozen=True)
@@ -36,6 +81,7 @@ def stratified_split(labels: Sequence[int], *, test: float, val: float, seed: in
         >>> len(split.train), len(split.val), len(split.test)
         (72, 8, 20)
     """
+    import numpy as np
     from sklearn.model_selection import train_test_split
 
     y = np.asarray(labels)
@@ -77,10 +123,12 @@ def fold_split(labels: Sequence[int], *, folds: int, fold: int, val: float, seed
         InputError: If a class has fewer samples than there are folds, or a number is out of range.
 
     Example:
+        >>> import numpy as np
         >>> parts = [fold_split([0, 1] * 10, folds=5, fold=k, val=0, seed=0).test for k in range(5)]
         >>> sorted(np.concatenate(parts).tolist()) == list(range(20))
         True
     """
+    import numpy as np
     from sklearn.model_selection import StratifiedKFold
 
     y = np.asarray(labels)
@@ -92,3 +140,36 @@ def fold_split(labels: Sequence[int], *, folds: int, fold: int, val: float, seed
     train, test = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y))[fold]
     chosen = stratified_split(y[train].tolist(), test=0, val=val, seed=seed)
     return Split(train[chosen.train], train[chosen.val], test)
+
+
+def divide(labels: Sequence[int], split: SplitConfig, *, own_test: bool = False, own_val: bool = False) -> Split:
+    """Divide samples as a configuration says: by shares, or as a fold of a cross-validation.
+
+    With inner folds the test is one of the parts that the training samples of the outer split are cut into: nothing
+    that is chosen by inner scores has seen the outer test.
+
+    Args:
+        labels: Class of each sample; all the same where there are none.
+        split: Shares, or folds.
+        own_test: The data has test samples of its own; none are held out, unless as a fold.
+        own_val: It has validation samples of its own.
+
+    Raises:
+        InputError: If a class is too small for it.
+    """
+    import numpy as np
+
+    val = 0.0 if own_val else split.val
+
+    def outer(val: float) -> Split:
+        if split.folds:
+            return fold_split(labels, folds=split.folds, fold=split.fold, val=val, seed=split.seed)
+        return stratified_split(labels, test=0.0 if own_test else split.test, val=val, seed=split.seed)
+
+    if not split.inner_folds:
+        return outer(val)
+    pool = outer(0.0).train
+    inner = fold_split(
+        np.asarray(labels)[pool].tolist(), folds=split.inner_folds, fold=split.inner_fold, val=val, seed=split.seed
+    )
+    return Split(pool[inner.train], pool[inner.val], pool[inner.test])

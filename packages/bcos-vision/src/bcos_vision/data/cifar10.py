@@ -5,10 +5,10 @@ import pathlib
 import torch
 from bcos_core.run.config import fingerprint
 from bcos_core.run.error import InputError
+from bcos_core.run.split import divide
 
 from bcos_vision.config import SplitConfig
 
-from .division import divide
 from .files import Sizes
 from .images import ArrayImages, ImageData
 

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 from bcos_core.run.config import fingerprint
+from bcos_core.run.split import divide
 
 from bcos_vision.config import SplitConfig
 
-from .division import divide
 from .files import Sizes
 from .images import ArrayImages, ImageData
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from bcos_core.run.config import fingerprint
 from bcos_core.run.error import InputError
+from bcos_core.run.split import divide
 from rich.console import Console
 
 from bcos_vision.config import SplitConfig
 from bcos_vision.progress import track
 
-from .division import divide
 from .images import ArrayImages, FileImages, ImageData, Images
 from .picture import Box, CorruptImage, Size, fit_box, open_picture, read_header, read_image
 

@@ -1,0 +1,1 @@
+"""Classification of images by a network whose depth is time."""

@@ -1,0 +1,1 @@
+"""Dynamics: vector fields fitted to trajectories, solved, scored and explained."""

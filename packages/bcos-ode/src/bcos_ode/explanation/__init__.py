@@ -1,0 +1,1 @@
+"""Exact accounts of fields and of what they add up to along a trajectory."""

@@ -1,0 +1,115 @@
+"""Fit a network over variables to samples: Adam, then L-BFGS, each on all samples at once."""
+
+from collections.abc import Callable
+
+import torch
+from bcos_core.run.error import InputError
+from torch import Tensor, nn
+
+from bcos_ode.config import FitConfig
+
+Report = Callable[[str, int, float], None]
+"""Told what is done, how many steps of it, and the loss."""
+
+_HISTORY = 50  # pairs that L-BFGS remembers
+_EVERY = 20  # steps between two reports
+
+
+class Diverged(InputError):
+    """The loss is no longer finite."""
+
+
+def fit_network(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    config: FitConfig,
+    *,
+    weights: Tensor | None = None,
+    report: Report = lambda _what, _step, _loss: None,
+) -> float:
+    """Minimise the mean squared error of targets, each in units of its root mean square; returns the last loss.
+
+    Args:
+        model: From inputs (n, d) to outputs (n, k).
+        inputs: Shape (n, d).
+        targets: Shape (n, k).
+        config: Steps and rates.
+        weights: Of each sample's error, shape (n, 1).
+        report: Told of progress.
+
+    Raises:
+        Diverged: If the loss is not finite.
+    """
+    weights = torch.ones_like(targets[:, :1]) if weights is None else weights
+    size = (targets * weights).square().mean(0).sqrt()
+    size = torch.where(size > 0, size, torch.ones_like(size))
+
+    def loss() -> Tensor:
+        return ((model(inputs) - targets) * weights / size).square().mean()
+
+    return minimise(model, loss, config, report=report)
+
+
+def minimise(
+    model: nn.Module, loss: Callable[[], Tensor], config: FitConfig, *, what: str = "fit", report: Report
+) -> float:
+    """Minimise a loss over a model's parameters; returns the last one.
+
+    Raises:
+        Diverged: If it is not finite.
+    """
+    parameters = list(model.parameters())
+    done = 0
+    if config.adam_steps:
+        optimiser = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.adam_steps)
+        for step in range(config.adam_steps):
+            optimiser.zero_grad()
+            value = loss()
+            value.backward()
+            optimiser.step()
+            schedule.step()
+            done += 1
+            if step % _EVERY == 0:
+                report(what, done, _finite(value, what))
+    value = loss().detach() if not config.lbfgs_steps else _quasi_newton(parameters, loss, config, done, what, report)
+    report(what, config.adam_steps + config.lbfgs_steps, _finite(value, what))
+    return float(value)
+
+
+def _quasi_newton(
+    parameters: list[nn.Parameter],
+    loss: Callable[[], Tensor],
+    config: FitConfig,
+    done: int,
+    what: str,
+    report: Report,
+) -> Tensor:
+    optimiser = torch.optim.LBFGS(
+        parameters,
+        max_iter=_EVERY,
+        history_size=_HISTORY,
+        tolerance_change=0,  # the default ends three to five times too early
+        tolerance_grad=0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    value = torch.tensor(0.0)
+    for step in range(0, config.lbfgs_steps, _EVERY):
+        value = optimiser.step(closure).detach()  # type: ignore[union-attr]
+        report(what, done + step + _EVERY, _finite(value, what))
+    return loss().detach()
+
+
+def _finite(value: Tensor, what: str) -> float:
+    value = value.detach()
+    if not torch.isfinite(value):
+        raise Diverged(f"{what}: the loss is {float(value)}; try a smaller --fit.lr")
+    return float(value)

@@ -1,0 +1,1 @@
+"""Regression: tables and series whose predictions account for themselves."""

@@ -1,0 +1,184 @@
+"""Trajectories: what is observed, of a system that is simulated or of a table."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import pathlib
+from dataclasses import dataclass
+
+import numpy as np
+from bcos_core.run.error import InputError
+from bcos_core.run.seed import derive_seed
+
+from .system import System
+
+_ACCURACY = {"rtol": 1e-10, "atol": 1e-12}
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """N observed trajectories at the same T times."""
+
+    name: str
+    variables: tuple[str, ...]
+    times: np.ndarray
+    """(T,), increasing."""
+    states: np.ndarray
+    """(N, T, d), as observed: with noise."""
+    clean: np.ndarray | None = None
+    """(N, T, d), without noise, where it is known."""
+    system: System | None = None
+    """What made them, where it is known."""
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def dim(self) -> int:
+        """Number of variables."""
+        return len(self.variables)
+
+    def subset(self, index: np.ndarray) -> Trajectories:
+        """Some of the trajectories."""
+        clean = None if self.clean is None else self.clean[index]
+        return dataclasses.replace(self, states=self.states[index], clean=clean)
+
+    def between(self, first: int, last: int) -> Trajectories:
+        """The part of every trajectory from observation ``first`` up to, and without, ``last``."""
+        clean = None if self.clean is None else self.clean[:, first:last]
+        return dataclasses.replace(self, times=self.times[first:last], states=self.states[:, first:last], clean=clean)
+
+
+def draw_starts(system: System, count: int, seed: int, *, widen: float = 1.0) -> np.ndarray:
+    """Starting states, uniform in the system's box, shape (count, d).
+
+    Args:
+        system: Whose box.
+        count: How many.
+        seed: Seed of the draw.
+        widen: Factor on the box's half widths, about its centre; starts that are positive by nature stay so.
+    """
+    random = np.random.default_rng(derive_seed(seed, "starts", system.name))
+    low, high = np.array(system.low), np.array(system.high)
+    centre, half = (low + high) / 2, (high - low) / 2 * widen
+    lowest = np.where(low >= 0, np.minimum(low, 0.1 * high), -np.inf)
+    return np.maximum(random.uniform(centre - half, centre + half, (count, system.dim)), lowest)
+
+
+def simulate(system: System, starts: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Solve the true equations to ten digits: DOP853, or Radau where the system is stiff.
+
+    Args:
+        system: The equations.
+        starts: Shape (N, d).
+        times: Shape (T,), increasing, the first one that of the starts.
+
+    Returns:
+        States, shape (N, T, d).
+
+    Raises:
+        InputError: If a solution ends before the last time, says where and when.
+    """
+    from scipy.integrate import solve_ivp
+
+    found = np.empty((len(starts), len(times), system.dim))
+    for i, start in enumerate(starts):
+        solution = solve_ivp(
+            lambda _t, z: system(z),
+            (times[0], times[-1]),
+            start,
+            method="Radau" if system.stiff else "DOP853",
+            t_eval=times,
+            **({"jac": lambda _t, z: system.jacobian(z)} if system.stiff else {}),
+            **_ACCURACY,
+        )
+        if not solution.success:
+            raise InputError(f"{system.name} from {start.tolist()}: {solution.message} (t = {solution.t[-1]:g})")
+        found[i] = solution.y.T
+    return found
+
+
+def make_trajectories(
+    system: System, count: int, *, seed: int = 0, noise: float = 0.0, span: float | None = None
+) -> Trajectories:
+    """Simulate and observe a system.
+
+    Args:
+        system: The equations.
+        count: Trajectories.
+        seed: Seed of starts and noise.
+        noise: Standard deviation of the observations' Gaussian noise, as a share of each variable's own.
+        span: Length; by default the system's.
+
+    Raises:
+        InputError: If a number is out of range, or the system cannot be solved.
+
+    Example:
+        >>> from bcos_ode.systems import SYSTEMS
+        >>> make_trajectories(SYSTEMS["lotka-volterra"], 3).states.shape
+        (3, 101, 2)
+    """
+    if count < 1 or noise < 0:
+        raise InputError(f"trajectories: expected at least 1 and noise >= 0, got {count} and {noise}")
+    starts = draw_starts(system, count, seed)
+    if system.burn_in:
+        starts = simulate(system, starts, np.array([0.0, system.burn_in]))[:, -1]
+    times = system.times(span)
+    clean = simulate(system, starts, times)
+    random = np.random.default_rng(derive_seed(seed, "noise", system.name))
+    states = clean + noise * clean.std((0, 1)) * random.standard_normal(clean.shape)
+    return Trajectories(system.name, system.variables, times, states, clean, system)
+
+
+def read_trajectories(path: pathlib.Path) -> Trajectories:
+    """Read trajectories from a table with a header.
+
+    A column ``t`` has the times; a column ``trajectory``, if there is one, tells trajectories apart; the others are the
+    variables. All trajectories are observed at the same times.
+
+    Raises:
+        InputError: If the table is missing, has gaps, or its times are not finite, increasing, and the same for all.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: no readable table ({error})") from None
+    names = [name for name in (rows[0] if rows else {}) if name not in ("t", "trajectory")]
+    if not rows or "t" not in rows[0] or not names:
+        raise InputError(f'{path}: expected a header with "t", the variables and perhaps "trajectory", and rows')
+    series: dict[str, list[list[float]]] = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            values = [float(row[name]) for name in ("t", *names)]
+        except (TypeError, ValueError):
+            raise InputError(f"{path}, line {number}: expected numbers, got {list(row.values())}") from None
+        if not all(map(math.isfinite, values)):
+            raise InputError(f"{path}, line {number}: a value is not finite: {list(row.values())}")
+        series.setdefault(row.get("trajectory") or "", []).append(values)
+    first_name, first = next(iter(series.items()))
+    times = np.array(first)[:, 0]
+    check_times(times, str(path))
+    for name, values in series.items():
+        if len(values) != len(first) or not np.array_equal(np.array(values)[:, 0], times):
+            raise InputError(f'{path}: trajectory "{name}" has other times than "{first_name}"; resample them')
+    states = np.array(list(series.values()))[:, :, 1:]
+    return Trajectories(path.stem, tuple(names), times, states)
+
+
+def check_times(times: np.ndarray, source: str) -> None:
+    """Refuse times that are not finite and increasing, or fewer than two.
+
+    Raises:
+        InputError: Naming the first one that is wrong.
+    """
+    if times.ndim != 1 or len(times) < 2:
+        raise InputError(f"{source}: expected at least two times, got shape {times.shape}")
+    if not np.isfinite(times).all():
+        i = int(np.flatnonzero(~np.isfinite(times))[0])
+        raise InputError(f"{source}: time {i} is {times[i]}; expected finite times")
+    if (np.diff(times) <= 0).any():
+        i = int(np.flatnonzero(np.diff(times) <= 0)[0])
+        raise InputError(f"{source}: times have to increase, but {times[i + 1]:g} follows {times[i]:g} (at {i + 1})")
