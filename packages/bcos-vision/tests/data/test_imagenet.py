@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bcos_core.run.error import InputError
-from bcos_vision.config import SplitConfig
+from bcos_core.run.split import SplitConfig
 from bcos_vision.data import data_folder, load_data
 from PIL import Image
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from bcos_core.run.error import InputError
-from bcos_vision.config import SplitConfig
+from bcos_core.run.split import SplitConfig
 from bcos_vision.data import FileImages, files, load_data
 from PIL import Image
 from sklearn.datasets import load_digits

@@ -198,7 +198,7 @@ def _gather(models: Mapping[str, ModelChoice], options: Any) -> "Contest":
 
 def _load(models: Mapping[str, ModelChoice], name: str | None) -> "ImageData":
     """The data asked for, else the models' own: of that, the images that were held out."""
-    from bcos_vision.config import SplitConfig
+    from bcos_core.run.split import SplitConfig
     from bcos_vision.data import absolute, load_data
 
     trained_on = {key: _trained_on(choice) for key, choice in models.items()}

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,15 @@ from bcos_core.run.error import InputError, unknown_name
 from torch import Tensor
 
 Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def _sine(x: Any) -> Any:
+    return torch.sin(x) if isinstance(x, Tensor) else np.sin(x)
+
+
+def _cosine(x: Any) -> Any:
+    return torch.cos(x) if isinstance(x, Tensor) else np.cos(x)
+
 
 _TOKEN = re.compile(r"(?P<sine>sin\((?P<inside>[^)]+)\))|(?P<name>[^\s^/*]+)(?:\^(?P<power>\d+))?")
 
@@ -41,18 +50,18 @@ class Term:
             if power:
                 value = value * z[..., k] ** power
         for k in self.sines:
-            value = value * (torch.sin(z[..., k]) if isinstance(z, Tensor) else np.sin(z[..., k]))
+            value = value * _sine(z[..., k])
         return value
 
     def derivative(self, z: Array, k: int) -> Array:
         """Partial derivative by variable k, shape (...)."""
         rest = dataclasses.replace(self, powers=tuple(0 if i == k else p for i, p in enumerate(self.powers)))
         rest = dataclasses.replace(rest, sines=tuple(i for i in self.sines if i != k))
-        x, power, sine = z[..., k], self.powers[k], k in self.sines
-        sin, cos = (torch.sin, torch.cos) if isinstance(z, Tensor) else (np.sin, np.cos)
+        x: Any = z[..., k]
+        power = self.powers[k]
         inner = power * x ** (power - 1) if power else x * 0
-        if sine:
-            inner = inner * sin(x) + x**power * cos(x)
+        if k in self.sines:
+            inner = inner * _sine(x) + x**power * _cosine(x)
         return rest(z) * inner
 
 

@@ -14,7 +14,7 @@ from bcos_core.run.seed import derive_seed
 
 from .system import System
 
-_ACCURACY = {"rtol": 1e-10, "atol": 1e-12}
+_RTOL, _ATOL = 1e-10, 1e-12
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def simulate(system: System, starts: np.ndarray, times: np.ndarray) -> np.ndarra
             method="Radau" if system.stiff else "DOP853",
             t_eval=times,
             **({"jac": lambda _t, z: system.jacobian(z)} if system.stiff else {}),
-            **_ACCURACY,
+            rtol=_RTOL,
+            atol=_ATOL,
         )
         if not solution.success:
             raise InputError(f"{system.name} from {start.tolist()}: {solution.message} (t = {solution.t[-1]:g})")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from bcos_core.run.command import CommandParser
 from bcos_core.run.error import InputError
-
-from bcos_vision.config import SplitConfig
+from bcos_core.run.split import SplitConfig
 
 from .model_option import ModelChoice, add_model_options, choose_model
 from .result_folder import short, writable_folder

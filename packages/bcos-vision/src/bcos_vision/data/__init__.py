@@ -4,9 +4,8 @@ import os
 import pathlib
 
 from bcos_core.run.error import InputError, unknown_name
+from bcos_core.run.split import SplitConfig
 from bcos_core.run.tracking import project_root
-
-from bcos_vision.config import SplitConfig
 
 from .change import PictureChange, picture_change
 from .images import ArrayImages, FileImages, ImageData, Images, to_unit_range

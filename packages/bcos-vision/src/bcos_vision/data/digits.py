@@ -3,9 +3,7 @@
 import numpy as np
 import torch
 from bcos_core.run.config import fingerprint
-from bcos_core.run.split import divide
-
-from bcos_vision.config import SplitConfig
+from bcos_core.run.split import SplitConfig, divide
 
 from .files import Sizes
 from .images import ArrayImages, ImageData

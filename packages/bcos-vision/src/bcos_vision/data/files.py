@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from bcos_core.run.config import fingerprint
 from bcos_core.run.error import InputError
-from bcos_core.run.split import divide
+from bcos_core.run.split import SplitConfig, divide
 from rich.console import Console
 
-from bcos_vision.config import SplitConfig
 from bcos_vision.progress import track
 
 from .images import ArrayImages, FileImages, ImageData, Images

@@ -10,9 +10,8 @@ import pathlib
 from collections import Counter
 
 from bcos_core.run.error import InputError
+from bcos_core.run.split import SplitConfig
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-
-from bcos_vision.config import SplitConfig
 
 from .files import Files, Sizes, load_files
 from .images import ImageData

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from bcos_core.run.error import InputError
-
-from bcos_vision.config import SplitConfig
+from bcos_core.run.split import SplitConfig
 
 from .files import Files, Sizes, load_files
 from .folder import check_same_classes, find_files, find_parts
