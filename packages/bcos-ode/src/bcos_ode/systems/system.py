@@ -45,7 +45,7 @@ class Term:
 
     def __call__(self, z: Array) -> Array:
         """Value at states of shape (..., d); the shape of the answer is (...)."""
-        value = z[..., 0] * 0 + self.coefficient
+        value: Any = z[..., 0] * 0 + self.coefficient
         for k, power in enumerate(self.powers):
             if power:
                 value = value * z[..., k] ** power

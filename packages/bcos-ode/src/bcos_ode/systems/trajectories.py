@@ -7,6 +7,7 @@ import dataclasses
 import math
 import pathlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from bcos_core.run.error import InputError
@@ -84,16 +85,18 @@ def simulate(system: System, starts: np.ndarray, times: np.ndarray) -> np.ndarra
     from scipy.integrate import solve_ivp
 
     found = np.empty((len(starts), len(times), system.dim))
+    options: dict[str, Any] = {"method": "DOP853"}
+    if system.stiff:
+        options = {"method": "Radau", "jac": lambda _t, z: system.jacobian(z)}
     for i, start in enumerate(starts):
         solution = solve_ivp(
             lambda _t, z: system(z),
             (times[0], times[-1]),
             start,
-            method="Radau" if system.stiff else "DOP853",
             t_eval=times,
-            **({"jac": lambda _t, z: system.jacobian(z)} if system.stiff else {}),
             rtol=_RTOL,
             atol=_ATOL,
+            **options,
         )
         if not solution.success:
             raise InputError(f"{system.name} from {start.tolist()}: {solution.message} (t = {solution.t[-1]:g})")
