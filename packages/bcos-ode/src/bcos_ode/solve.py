@@ -8,6 +8,7 @@ an underflow of the step is an assertion without place (issues 27, 57, 184); ``s
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -174,7 +175,7 @@ def solve_each(
     runs_away.terminal = True  # type: ignore[attr-defined]
     states = np.full((len(starts), len(times), starts.shape[1]), np.nan)
     failures = {}
-    implicit = {"jac": jacobian} if method in ("radau", "bdf", "lsoda") else {}
+    implicit: dict[str, Any] = {"jac": jacobian} if method in ("radau", "bdf", "lsoda") else {}
     for i, start in enumerate(starts):
         found = solve_ivp(
             right_hand_side,

@@ -1,0 +1,138 @@
+"""What a run over dynamics is made of. Light to import: the command line answers ``--help`` from here."""
+
+import dataclasses
+import math
+import pathlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bcos_core.run.split import SplitConfig
+
+from bcos_ode.config import FitConfig, NetworkConfig
+
+
+@dataclass(frozen=True)
+class WindowsConfig:
+    """Fitting through the solver, after the derivatives: short windows of the data, each from its own observed start
+    (multiple shooting), first short ones and then longer ones.
+    """
+
+    lengths: list[int] = field(default_factory=lambda: [5, 20])
+    """Observations that each window reaches ahead, in the order in which they are trained; empty leaves this out."""
+    max_windows: int = 256
+    """Windows at a time, drawn from all."""
+    steps: int = 100
+    """Of L-BFGS, for each length."""
+    method: str = "rk4"
+    """Solver: a fixed-step one (rk4, rk4_classic, heun, midpoint, euler) or an adaptive one (dopri5, ...)."""
+    substeps: int = 2
+    """Steps of a fixed-step solver between two observations."""
+    compile: bool = False
+    """Compile the fixed step: some ten seconds, then several times faster."""
+    adjoint: bool = False
+    """Gradients by the adjoint equation, for an adaptive solver; by default through the solver."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            ValueError: Naming the option, what came and what is expected.
+        """
+        if any(length < 1 for length in self.lengths):
+            raise ValueError(f"--windows.lengths: expected at least 1 each, got {self.lengths}")
+        for name in ("max_windows", "steps", "substeps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--windows.{name}: expected at least 1, got {getattr(self, name)}")
+        fixed = self.method in ("rk4", "rk4_classic", "heun", "midpoint", "euler")
+        if fixed and self.adjoint:
+            raise ValueError(f'--windows.adjoint: belongs to an adaptive method (dopri5), not to "{self.method}"')
+        if self.compile and not fixed:
+            raise ValueError(f'--windows.compile: belongs to a fixed-step method, not to "{self.method}"')
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """How fitted fields are solved where they are scored: each trajectory by itself."""
+
+    method: Literal["dop853", "rk45", "radau", "bdf", "lsoda"] = "dop853"
+    """SciPy's; radau, bdf and lsoda for stiff fields."""
+    rtol: float = 1e-8
+    atol: float = 1e-8
+    """In the variables' own units."""
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """One vector field, fitted to trajectories."""
+
+    data: str = "lotka-volterra"
+    """A name of `bcos-ode systems`, hare-lynx, or csv:PATH (columns t, the variables, and perhaps trajectory)."""
+    num_trajectories: int = 25
+    """Of a system."""
+    span: float | None = None
+    """Their length; the system's own where it is not given."""
+    noise: float = 0.0
+    """Standard deviation of the observations' noise, as a share of each variable's own."""
+    data_seed: int = 0
+    """Of starts and noise; apart from the run's seed, so that runs with other seeds see the same data."""
+    smoothing: Literal["auto", "interpolate", "smooth"] = "auto"
+    """Derivatives by a spline through the observations, or near them; auto: near them where noise was added, or data
+    are a file's."""
+    horizon: float | None = None
+    """Time over which solutions are scored; twice the span of the data where it is not given."""
+    seed: int = 0
+    """Of weights, and of what is drawn to be fitted."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    windows: WindowsConfig = field(default_factory=WindowsConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    split: SplitConfig = field(default_factory=lambda: SplitConfig(val=0.0))
+    """Trajectories held out. Of a single trajectory its last part, and folds are origins of forecasts that roll on."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can have.
+
+        Raises:
+            ValueError: Naming the option, what came and what is expected.
+        """
+        for name, least in (("num_trajectories", 1), ("seed", 0), ("data_seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name}: expected at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"--noise: expected a finite number >= 0, got {self.noise}")
+        for name in ("span", "horizon"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"--{name}: expected a positive number, got {value}")
+        self.split.check()
+        if self.split.val:
+            raise ValueError(f"--split.val: nothing is selected here, expected 0, got {self.split.val}")
+
+    @property
+    def data_name(self) -> str:
+        """The data as experiments call it: a file by its own name, not its path."""
+        kind, _, path = self.data.partition(":")
+        return f"{kind}:{pathlib.PurePath(path).stem}" if path else kind
+
+    @property
+    def arm(self) -> str:
+        """Readable name of what is compared, everything but seed and fold: what is not as usual stands in it."""
+        network = self.network
+        words = [
+            self.data_name,
+            network.model,
+            f"B={network.b:g}" * (network.model == "bcos"),
+            f"p={network.degree}" * (network.model == "degree"),
+            f"{network.depth}x{network.width}",
+            network.encoding * (network.encoding != "constant"),
+            f"noise {self.noise:g}" * (self.noise > 0),
+            "no windows" * (not self.windows.lengths),
+        ]
+        return " ".join(filter(None, words))
+
+
+def with_file_absolute(config: DynamicsConfig) -> DynamicsConfig:
+    """The configuration with a file's path made absolute: it means the same from anywhere."""
+    kind, _, path = config.data.partition(":")
+    if not path:
+        return config
+    return dataclasses.replace(config, data=f"{kind}:{pathlib.Path(path).expanduser().resolve()}")

@@ -1,0 +1,88 @@
+"""Fit a field through the solver: windows of the data, each from its own observed start (multiple shooting)."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from bcos_core.run.error import InputError
+from bcos_core.run.seed import derive_seed
+from torch import Tensor
+
+from bcos_ode.config import FitConfig
+from bcos_ode.dynamics.config import WindowsConfig
+from bcos_ode.model import VariableModel
+from bcos_ode.runge_kutta import TABLEAUX, FixedStepIntegrator
+from bcos_ode.solve import solve
+from bcos_ode.systems import Trajectories
+
+from .network import Report, minimise
+
+Solution = Callable[[Tensor, Tensor], Tensor]
+"""From starts (n, d) and times (t,) to states (t, n, d)."""
+
+
+def fit_windows(
+    field: VariableModel,
+    data: Trajectories,
+    smoothed: np.ndarray,
+    config: WindowsConfig,
+    *,
+    seed: int,
+    report: Report = lambda _what, _step, _loss: None,
+) -> float:
+    """Train a field on its solutions over windows of growing length; returns the last loss.
+
+    The error is that of the observed states, each in units of its variable's standard deviation.
+
+    Args:
+        field: What is trained.
+        data: Trajectories at equal steps.
+        smoothed: The same on splines, shape (N, T, d): where windows start, so that noise is not integrated.
+        config: Lengths, steps, solver.
+        seed: Of the draw of windows.
+        report: Told of progress.
+
+    Raises:
+        InputError: If the steps are not equal, or a window is longer than the data.
+    """
+    steps = np.diff(data.times)
+    if not np.allclose(steps, steps[0], rtol=1e-6):
+        raise InputError("--windows.lengths: windows need observations at equal steps; give [] to fit derivatives only")
+    if max(config.lengths) >= len(data.times):
+        raise InputError(
+            f"--windows.lengths: {max(config.lengths)} steps do not fit into {len(data.times)} observations"
+        )
+    size = torch.from_numpy(data.states.std((0, 1)))
+    value = float("nan")
+    for length in config.lengths:
+        starts, targets = _draw(data.states, smoothed, length, config.max_windows, seed)
+        times = torch.arange(length + 1, dtype=torch.float64) * float(steps[0])
+        solution = _solver(field, config)
+
+        loss = partial(_mean_error, solution, starts, targets, times, size)
+        options = FitConfig(adam_steps=0, lbfgs_steps=config.steps)
+        value = minimise(field, loss, options, what=f"windows of {length}", report=report)
+    return value
+
+
+def _mean_error(solution: Solution, starts: Tensor, targets: Tensor, times: Tensor, size: Tensor) -> Tensor:
+    return ((solution(starts, times)[1:] - targets) / size).square().mean()
+
+
+def _solver(field: VariableModel, config: WindowsConfig) -> Solution:
+    if config.method in TABLEAUX:
+        return FixedStepIntegrator(field, method=config.method, substeps=config.substeps, compiled=config.compile)
+    return lambda starts, times: solve(field, starts, times, method=config.method, adjoint=config.adjoint)
+
+
+def _draw(states: np.ndarray, smoothed: np.ndarray, length: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Starts (n, d) and what follows each (length, n, d)."""
+    count = states.shape[1] - length
+    which = np.stack(np.meshgrid(np.arange(len(states)), np.arange(count), indexing="ij"), -1).reshape(-1, 2)
+    if len(which) > most:
+        random = np.random.default_rng(derive_seed(seed, "windows", length))
+        which = which[np.sort(random.choice(len(which), most, replace=False))]
+    trajectory, first = which.T
+    ahead = first[None] + np.arange(1, length + 1)[:, None]
+    return torch.from_numpy(smoothed[trajectory, first]), torch.from_numpy(states[trajectory[None], ahead])
