@@ -1,5 +1,6 @@
 """What runs are made of. Light to import: the command line answers ``--help`` from here."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -16,22 +17,45 @@ class NetworkConfig:
     mlp_nobias: a plain one without biases, encoded as the B-cos ones."""
     b: float = 2.0
     """Exponent B of the layers, at least 1 (model bcos)."""
-    degree: int = 2
-    """Degree p, and the layers' B (model degree)."""
-    depth: int = 2
-    """Hidden layers; a linear read-out follows."""
+    degree: int | None = None
+    """Degree p, and the layers' B (model degree); by default that of the system, and 2 where there is none."""
+    depth: int | None = None
+    """Hidden layers; a linear read-out follows. By default 1 of model degree, 3 of bcos, 2 of the others."""
     width: int = 32
     """Units in each."""
     encoding: Literal["constant", "inverse", "scaled"] = "constant"
     """constant: [z / std, constant]; inverse: [u, 1 - u] between the bounds seen in training; scaled: z / std alone, a
     control. A plain mlp standardises."""
-    constant: float = 1.0
-    """Value of the constant channel."""
+    constant: float | None = None
+    """Value of the constant channel; by default 3 of model degree, so that no unit changes its sign among the data, and
+    1 of the others."""
+
+    def resolve(self, degree: int = 2) -> "NetworkConfig":
+        """The same with every default filled in.
+
+        Args:
+            degree: Of the system, for a model of that degree.
+
+        Example:
+            >>> NetworkConfig(model="degree").resolve(3).degree, NetworkConfig().resolve().depth
+            (3, 3)
+        """
+        is_degree = self.model == "degree"
+        depth = {"degree": 1, "bcos": 3}.get(self.model, 2)
+        return dataclasses.replace(
+            self,
+            degree=self.degree or (max(degree, 1) if is_degree else None),
+            depth=depth if self.depth is None else self.depth,
+            constant=self.constant or (3.0 if is_degree else 1.0),
+        )
 
     @property
     def exponent(self) -> float:
-        """B of every layer."""
-        return float(self.degree) if self.model == "degree" else self.b
+        """B of every layer of a resolved configuration."""
+        if self.model != "degree":
+            return self.b
+        assert self.degree is not None
+        return float(self.degree)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built.
@@ -43,12 +67,12 @@ class NetworkConfig:
             raise ValueError(f"--network.b: expected a finite number >= 1, got {self.b}")
         if self.b != 2 and self.model != "bcos":
             raise ValueError(f'--network.b: belongs to model "bcos", not "{self.model}"')
-        if self.degree != 2 and self.model != "degree":
+        if self.degree is not None and self.model != "degree":
             raise ValueError(f'--network.degree: belongs to model "degree", not "{self.model}"')
         for name, least in (("degree", 1), ("depth", 0), ("width", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--network.{name}: expected at least {least}, got {getattr(self, name)}")
-        if not 0 < self.constant < math.inf:
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"--network.{name}: expected at least {least}, got {value}")
+        if self.constant is not None and not 0 < self.constant < math.inf:
             raise ValueError(f"--network.constant: expected a positive number, got {self.constant}")
         if self.model == "mlp" and self.encoding != "constant":
             raise ValueError('--network.encoding: a plain "mlp" standardises its input; it has no other encoding')

@@ -96,8 +96,7 @@ class VariableModel(nn.Module):
     @property
     def degree(self) -> float | None:
         """Degree p of homogeneity in the channels: J(e) e = p f(e). None of a network with biases, which has none."""
-        kind = self.config.model
-        return float(self.config.degree) if kind == "degree" else 1.0 if kind == "bcos" else None
+        return {"degree": self.config.exponent, "bcos": 1.0}.get(self.config.model)
 
     @property
     def explains(self) -> bool:
@@ -196,6 +195,9 @@ def create_model(
         >>> model(torch.rand(5, 2).double()).shape, model.channels
         (torch.Size([5, 1]), ('x', 'y', '1'))
     """
+    config = config.resolve()
+    assert config.depth is not None
+    assert config.constant is not None
     encoding = _encoding(config, scales)
     width_in = encoding.rates().shape[0]
     layers: list[nn.Module] = []
@@ -209,7 +211,7 @@ def create_model(
     layers += [nn.Linear(widths[-1], len(outputs), bias=config.model == "mlp"), OutputScale(scales.output_rms)]
     network: nn.Module = nn.Sequential(*layers)
     if config.model == "degree":
-        network = HomogeneousDegree(network, config.degree, config.constant or 1.0)
+        network = HomogeneousDegree(network, config.exponent, config.constant)
     return VariableModel(encoding, network, inputs, outputs, config).double()
 
 
@@ -218,4 +220,4 @@ def _encoding(config: NetworkConfig, scales: DataScales) -> Encoding:
         return Standardised(scales.mean, scales.std)
     if config.encoding == "inverse":
         return InverseChannels(scales.low, scales.high)
-    return ConstantChannel(scales.std, config.constant if config.encoding == "constant" else 0.0)
+    return ConstantChannel(scales.std, config.constant or 0.0 if config.encoding == "constant" else 0.0)

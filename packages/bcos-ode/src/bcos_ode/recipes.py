@@ -1,0 +1,85 @@
+"""Presets: functions that return a configuration. `bcos-ode train NAME` takes one, options change it."""
+
+from collections.abc import Callable
+
+from bcos_core.run.registry import Registry
+
+from .config import FitConfig, NetworkConfig
+from .dynamics.config import DynamicsConfig, SolverConfig, WindowsConfig
+
+RECIPES: Registry[Callable[[], DynamicsConfig]] = Registry("preset")
+
+
+@RECIPES.register("lotka-volterra")
+def lotka_volterra() -> DynamicsConfig:
+    """Prey and predators, from 25 trajectories without noise."""
+    return DynamicsConfig(data="lotka-volterra")
+
+
+@RECIPES.register("lorenz")
+def lorenz() -> DynamicsConfig:
+    """Chaos: windows stay short, the horizon is some fourteen Lyapunov times."""
+    return DynamicsConfig(
+        data="lorenz",
+        fit=FitConfig(lbfgs_steps=1200, max_samples=3000),
+        windows=WindowsConfig(lengths=[5, 10]),
+        horizon=15.0,
+    )
+
+
+@RECIPES.register("brusselator")
+def brusselator() -> DynamicsConfig:
+    """An autocatalytic reaction: of order three, and with inflow."""
+    return DynamicsConfig(data="brusselator", fit=FitConfig(lbfgs_steps=1200))
+
+
+@RECIPES.register("van-de-vusse")
+def van_de_vusse() -> DynamicsConfig:
+    """Competing reactions in a stirred tank."""
+    return DynamicsConfig(data="van-de-vusse")
+
+
+@RECIPES.register("pendulum")
+def pendulum() -> DynamicsConfig:
+    """A damped pendulum: a sine, of no polynomial degree."""
+    return DynamicsConfig(data="pendulum")
+
+
+@RECIPES.register("oregonator")
+def oregonator() -> DynamicsConfig:
+    """Stiff: derivatives only, solved implicitly."""
+    return DynamicsConfig(
+        data="oregonator", windows=WindowsConfig(lengths=[]), solver=SolverConfig(method="radau", rtol=1e-6)
+    )
+
+
+@RECIPES.register("robertson")
+def robertson() -> DynamicsConfig:
+    """Stiff over nine decades, in logarithmic time: derivatives only, by the mass-action network."""
+    return DynamicsConfig(
+        data="robertson",
+        network=NetworkConfig(model="degree"),
+        windows=WindowsConfig(lengths=[]),
+        solver=SolverConfig(method="radau", rtol=1e-6, atol=1e-10),
+    )
+
+
+@RECIPES.register("hare-lynx")
+def hare_lynx() -> DynamicsConfig:
+    """Twenty-one years of pelts: a small network, few steps, and a forecast of the last fifth."""
+    return DynamicsConfig(
+        data="hare-lynx",
+        network=NetworkConfig(depth=1, width=8),
+        fit=FitConfig(adam_steps=500, lr=1e-2, lbfgs_steps=0, weight_decay=1e-2),
+        windows=WindowsConfig(lengths=[]),
+    )
+
+
+def recipe_for(data: str) -> str:
+    """Name of the preset that suits a data name.
+
+    Example:
+        >>> recipe_for("lorenz"), recipe_for("csv:mine.csv")
+        ('lorenz', 'lotka-volterra')
+    """
+    return data if data in RECIPES else "lotka-volterra"
