@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bcos_core.run.command import CommandParser
 from bcos_core.run.error import InputError
+from bcos_core.run.result_folder import short, writable_folder
 from bcos_vision.commands.model_option import ModelChoice, choose_model
-from bcos_vision.commands.result_folder import short, writable_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from bcos_core.run.error import InputError, unknown_name
 from bcos_core.run.split import divide
 
 from bcos_ode.fit.derivatives import Smoothing
-from bcos_ode.systems import SYSTEMS, Trajectories, hare_lynx, make_trajectories, read_trajectories, simulate
+from bcos_ode.systems import SYSTEMS, System, Trajectories, hare_lynx, make_trajectories, read_trajectories, simulate
 
 from .config import DynamicsConfig
 
@@ -33,6 +33,19 @@ class DynamicsData:
     """The test is what follows the training data, and not other trajectories."""
     smoothing: Smoothing
     fingerprint: str
+
+    @property
+    def system(self) -> System | None:
+        """What made the data, where it is known."""
+        return self.train.system
+
+    @property
+    def pace(self) -> np.ndarray:
+        """(S,), what errors of derivatives at these times are multiplied by: with logarithmic times every decade
+        counts alike, else every time.
+        """
+        logarithmic = self.system is not None and self.system.spacing == "logarithmic"
+        return self.times if logarithmic else np.ones_like(self.times)
 
 
 def load_dynamics(config: DynamicsConfig) -> DynamicsData:

@@ -26,6 +26,7 @@ def fit_network(
     config: FitConfig,
     *,
     weights: Tensor | None = None,
+    what: str = "fit",
     report: Report = lambda _what, _step, _loss: None,
 ) -> float:
     """Minimise the mean squared error of targets, each in units of its root mean square; returns the last loss.
@@ -36,6 +37,7 @@ def fit_network(
         targets: Shape (n, k).
         config: Steps and rates.
         weights: Of each sample's error, shape (n, 1).
+        what: Name of this stage, for the report.
         report: Told of progress.
 
     Raises:
@@ -48,7 +50,7 @@ def fit_network(
     def loss() -> Tensor:
         return ((model(inputs) - targets) * weights / size).square().mean()
 
-    return minimise(model, loss, config, report=report)
+    return minimise(model, loss, config, what=what, report=report)
 
 
 def minimise(

@@ -46,6 +46,27 @@ def fit_windows(
     Raises:
         InputError: If the steps are not equal, or a window is longer than the data.
     """
+    check_windows(data, config)
+    step = float(data.times[1] - data.times[0])
+    size = torch.from_numpy(data.states.std((0, 1)))
+    value = float("nan")
+    for length in config.lengths:
+        starts, targets = _draw(data.states, smoothed, length, config.max_windows, seed)
+        times = torch.arange(length + 1, dtype=torch.float64) * step
+        solution = _solver(field, config)
+
+        loss = partial(_mean_error, solution, starts, targets, times, size)
+        options = FitConfig(adam_steps=0, lbfgs_steps=config.steps)
+        value = minimise(field, loss, options, what=f"windows of {length}", report=report)
+    return value
+
+
+def check_windows(data: Trajectories, config: WindowsConfig) -> None:
+    """Refuse data that cannot be cut into the windows of a configuration.
+
+    Raises:
+        InputError: If the steps are not equal, or a window is longer than the data.
+    """
     steps = np.diff(data.times)
     if not np.allclose(steps, steps[0], rtol=1e-6):
         raise InputError("--windows.lengths: windows need observations at equal steps; give [] to fit derivatives only")
@@ -53,17 +74,6 @@ def fit_windows(
         raise InputError(
             f"--windows.lengths: {max(config.lengths)} steps do not fit into {len(data.times)} observations"
         )
-    size = torch.from_numpy(data.states.std((0, 1)))
-    value = float("nan")
-    for length in config.lengths:
-        starts, targets = _draw(data.states, smoothed, length, config.max_windows, seed)
-        times = torch.arange(length + 1, dtype=torch.float64) * float(steps[0])
-        solution = _solver(field, config)
-
-        loss = partial(_mean_error, solution, starts, targets, times, size)
-        options = FitConfig(adam_steps=0, lbfgs_steps=config.steps)
-        value = minimise(field, loss, options, what=f"windows of {length}", report=report)
-    return value
 
 
 def _mean_error(solution: Solution, starts: Tensor, targets: Tensor, times: Tensor, size: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from bcos_core.run.command import CommandParser
 from bcos_core.run.error import InputError
+from bcos_core.run.result_folder import short, writable_folder
 from bcos_core.run.split import SplitConfig
 
 from .model_option import ModelChoice, add_model_options, choose_model
-from .result_folder import short, writable_folder
 
 if TYPE_CHECKING:
     from bcos_vision.data import ImageData

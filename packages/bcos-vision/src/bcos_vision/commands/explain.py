@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from bcos_core.run.command import CommandParser
 from bcos_core.run.error import InputError
+from bcos_core.run.result_folder import short, writable_folder
 
 from .model_option import add_model_options, choose_model
-from .result_folder import short, writable_folder
 
 if TYPE_CHECKING:
     from bcos_vision.explanation_files import Result

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from bcos_core.run.command import CommandParser
 from bcos_core.run.error import InputError
+from bcos_core.run.result_folder import short, writable_folder
 
 from .model_option import add_model_options, choose_model
-from .result_folder import short, writable_folder
 
 
 def export(argv: Sequence[str]) -> None:

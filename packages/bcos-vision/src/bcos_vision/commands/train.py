@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 from bcos_core.run.command import CommandParser, parse_config
 from bcos_core.run.config import flatten
+from bcos_core.run.result_folder import short
 
 from bcos_vision.config import TrainConfig
 from bcos_vision.recipes import RECIPES, recipe_for
-
-from .result_folder import short
 
 if TYPE_CHECKING:
     from bcos_vision.train import FitResult

@@ -3,7 +3,7 @@
 import pathlib
 import tempfile
 
-from bcos_core.run.error import InputError
+from .error import InputError
 
 
 def writable_folder(folder: pathlib.Path) -> pathlib.Path:

@@ -1,0 +1,139 @@
+"""``bcos-ode train``: choose a preset, apply options, run."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bcos_core.run.command import CommandParser, parse_config
+from bcos_core.run.config import flatten, load_dict
+from bcos_core.run.result_folder import short
+
+from bcos_ode.classification.config import ClassificationConfig
+from bcos_ode.dynamics.config import DynamicsConfig
+from bcos_ode.recipes import RECIPES, recipe_for
+from bcos_ode.regression.config import RegressionConfig
+
+if TYPE_CHECKING:
+    from bcos_ode.classification import ClassificationResult
+    from bcos_ode.dynamics import FitResult
+    from bcos_ode.regression import RegressionResult
+
+DESCRIPTION = """Fit dynamics, a regression or an image classifier; score it, account for it, keep the run.
+The preset, or else --data, says which of the three, and so which options there are: `bcos-ode train digits --help`."""
+
+
+def train(argv: Sequence[str]) -> None:
+    if resumed := _value_of("--resume", argv):
+        if len(argv) > 2:
+            CommandParser(prog="bcos-ode train").error("--resume takes the run's own configuration; give nothing else")
+        return _resume(resumed)
+    preset = _preset(argv)
+    recipe = RECIPES[preset]()
+    parser = CommandParser(prog="bcos-ode train", description=DESCRIPTION)
+    parser.add_argument("preset", nargs="?", help=f"{', '.join(RECIPES)}; by default the one that suits the data")
+    parser.add_argument("--resume", metavar="RUN_ID", help="go on with the interrupted run of a classifier")
+    parser.add_argument("--config", action="config", help="a file of options (YAML or JSON)")
+    parser.add_class_arguments(type(recipe), as_group=True)
+    parser.set_defaults(flatten(recipe))
+    config = parse_config(parser, type(recipe), argv)
+    if isinstance(config, DynamicsConfig):
+        from bcos_ode.dynamics import fit as fit_dynamics
+
+        return _print_dynamics(fit_dynamics(config))
+    if isinstance(config, RegressionConfig):
+        from bcos_ode.regression import fit as fit_regression
+
+        return _print_regression(fit_regression(config))
+    assert isinstance(config, ClassificationConfig)
+    from bcos_ode.classification import fit as fit_classifier
+
+    return _print_classification(fit_classifier(config))
+
+
+def _preset(argv: Sequence[str]) -> str:
+    """Name of the preset that the arguments ask for: it decides which options there are."""
+    if argv and not argv[0].startswith("-"):
+        return argv[0]
+    data = _value_of("--data", argv)
+    if data is None and (file := _value_of("--config", argv)) and file.endswith(".json"):
+        data = load_dict(pathlib.Path(file)).get("data")
+    return recipe_for(data or "lotka-volterra")
+
+
+def _value_of(option: str, argv: Sequence[str]) -> str | None:
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _resume(run_id: str) -> None:
+    from bcos_core.run.error import InputError
+    from bcos_core.run.tracking import find_run
+
+    record = find_run(run_id)
+    if record.tags.get("task") != "classification":
+        raise InputError(f"run {record.id} is no classifier's: such fits take a minute or two; start it again")
+    from bcos_ode.classification import resume
+
+    _print_classification(resume(record.id))
+
+
+def _print_dynamics(result: "FitResult") -> None:
+    print_table({result.model.config.model: result.metrics, **result.evaluation.references}, DYNAMICS_COLUMNS)
+    if result.evaluation.sparse is not None:
+        print("the sparse regression reads:")
+        for line in result.evaluation.sparse.equations().splitlines():
+            print(f"    {line}")
+    for trajectory, reason in list(result.evaluation.solutions.failures.items())[:3]:
+        print(f"test trajectory {trajectory}: {reason}")
+    if "completeness_error" in result.metrics:
+        print(f"accounts add up to the derivatives and to the way gone: {result.metrics['completeness_error']:.1e}")
+    _print_end(result.seconds, result.folder, result.run_id, "solutions.png")
+
+
+def _print_regression(result: "RegressionResult") -> None:
+    shown = ("rmse", "nrmse", "r2")
+    rows = {result.model.config.model: result.metrics, **result.references}
+    print_table(rows, {name: name.upper() if name != "r2" else "R²" for name in shown})
+    print(f"contributions add up to the predictions: largest error {result.metrics['completeness_error']:.1e}")
+    _print_end(result.seconds, result.folder, result.run_id, "contributions.png")
+
+
+def _print_classification(result: "ClassificationResult") -> None:
+    m = result.metrics
+    print(
+        f"test accuracy {m['accuracy']:.2%}, loss {m['loss']:.4f}; {m['num_evaluations']:.0f} evaluations of the "
+        f"field, {m['num_parameters']:.0f} parameters"
+    )
+    print(f"contributions add up to the logit: largest error {m['completeness_error']:.1e}")
+    _print_end(result.seconds, result.folder, result.run_id, "explanations.png")
+
+
+def _print_end(seconds: float, folder: pathlib.Path, run_id: str, picture: str) -> None:
+    print(f"fitted in {seconds:.1f} s; pictures: {short(folder / picture)} and others beside it")
+    print(f"run id: {run_id}")
+    print(f"next: uv run mlflow ui; uv run bcos-ode explain --run {run_id[:8]}")
+
+
+DYNAMICS_COLUMNS = {
+    "field_error": "field error",
+    "nrmse_within": "NRMSE",
+    "nrmse": "to horizon",
+    "nrmse_outside": "outside",
+    "valid_time": "valid time",
+    "period_error": "period",
+    "ledger_error": "ledger",
+}
+
+
+def print_table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> None:
+    """Print metrics, an arm a line; columns that no arm has are left out."""
+    shown = {name: title for name, title in columns.items() if any(name in scores for scores in rows.values())}
+    width = max(map(len, rows))
+    print(" " * width + "".join(f"  {title:>11}" for title in shown.values()))
+    for arm, scores in rows.items():
+        cells: list[Any] = [f"{scores[name]:.3g}" if name in scores else "-" for name in shown]
+        print(f"{arm:<{width}}" + "".join(f"  {cell:>11}" for cell in cells))
