@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Kind = Literal["bcos", "degree", "mlp", "mlp_nobias"]
+EncodingKind = Literal["constant", "inverse", "scaled"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class NetworkConfig:
     """Hidden layers; a linear read-out follows."""
     width: int = 32
     """Units in each."""
-    encoding: Literal["constant", "inverse", "scaled"] = "constant"
+    encoding: EncodingKind = "constant"
     """constant: [z / std, constant]; inverse: [u, 1 - u] between the bounds seen in training; scaled: z / std alone, a
     control. A plain mlp standardises."""
     constant: float = 1.0
@@ -39,6 +40,9 @@ class NetworkConfig:
         Raises:
             ValueError: Naming the option, what came and what is expected.
         """
+        for name, known in (("model", get_args(Kind)), ("encoding", get_args(EncodingKind))):
+            if getattr(self, name) not in known:
+                raise ValueError(f'--network.{name}: expected one of {", ".join(known)}, got "{getattr(self, name)}"')
         if not 1 <= self.b < math.inf:
             raise ValueError(f"--network.b: expected a finite number >= 1, got {self.b}")
         if self.b != 2 and self.model != "bcos":
@@ -52,6 +56,8 @@ class NetworkConfig:
             raise ValueError(f"--network.constant: expected a positive number, got {self.constant}")
         if self.model == "mlp" and self.encoding != "constant":
             raise ValueError('--network.encoding: a plain "mlp" standardises its input; it has no other encoding')
+        if self.constant != 1 and (self.model == "mlp" or self.encoding != "constant"):
+            raise ValueError('--network.constant: belongs to encoding "constant", which this network does not have')
 
 
 @dataclass(frozen=True)
