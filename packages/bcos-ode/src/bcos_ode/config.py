@@ -3,9 +3,10 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Kind = Literal["bcos", "degree", "mlp", "mlp_nobias"]
+EncodingKind = Literal["constant", "inverse", "scaled"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class NetworkConfig:
     """Hidden layers; a linear read-out follows. By default 1 of model degree, 3 of bcos, 2 of the others."""
     width: int = 32
     """Units in each."""
-    encoding: Literal["constant", "inverse", "scaled"] = "constant"
+    encoding: EncodingKind = "constant"
     """constant: [z / std, constant]; inverse: [u, 1 - u] between the bounds seen in training; scaled: z / std alone, a
     control. A plain mlp standardises."""
     constant: float | None = None
@@ -63,6 +64,9 @@ class NetworkConfig:
         Raises:
             ValueError: Naming the option, what came and what is expected.
         """
+        for name, known in (("model", get_args(Kind)), ("encoding", get_args(EncodingKind))):
+            if getattr(self, name) not in known:
+                raise ValueError(f'--network.{name}: expected one of {", ".join(known)}, got "{getattr(self, name)}"')
         if not 1 <= self.b < math.inf:
             raise ValueError(f"--network.b: expected a finite number >= 1, got {self.b}")
         if self.b != 2 and self.model != "bcos":

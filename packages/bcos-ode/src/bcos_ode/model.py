@@ -36,8 +36,9 @@ class OutputScale(nn.Module):
 class HomogeneousDegree(Detachable):
     """Raise a network that is homogeneous of degree one to degree p: network(e) · (|e| / κ)^(p-1).
 
-    One B-cos layer with B = p, so raised, contains every mass-action law of order p and below: κ fills up what a
-    monomial lacks.
+    One wide enough B-cos layer with B = p, so raised, contains every polynomial of degree p and below in bounded
+    variables, mass action among them: κ fills up what a monomial lacks, and tilts units away from changing sign, where
+    an even power would turn odd. (For p > 2 to the 1e-6 that the layers add to the cosine.)
 
     Args:
         network: From channels to outputs.
@@ -95,7 +96,7 @@ class VariableModel(nn.Module):
 
     @property
     def degree(self) -> float | None:
-        """Degree p of homogeneity in the channels: J(e) e = p f(e). None of a network with biases, which has none."""
+        """Degree p of homogeneity in the channels: J(e) e = p f(e). None of the tanh networks, which have none."""
         return {"degree": self.config.exponent, "bcos": 1.0}.get(self.config.model)
 
     @property

@@ -55,13 +55,13 @@ class Term:
 
     def derivative(self, z: Array, k: int) -> Array:
         """Partial derivative by variable k, shape (...)."""
-        rest = dataclasses.replace(self, powers=tuple(0 if i == k else p for i, p in enumerate(self.powers)))
-        rest = dataclasses.replace(rest, sines=tuple(i for i in self.sines if i != k))
+        powers = tuple(0 if i == k else p for i, p in enumerate(self.powers))
+        rest = dataclasses.replace(self, powers=powers, sines=tuple(i for i in self.sines if i != k))
         x: Any = z[..., k]
-        power = self.powers[k]
+        power, sines = self.powers[k], self.sines.count(k)
         inner = power * x ** (power - 1) if power else x * 0
-        if k in self.sines:
-            inner = inner * _sine(x) + x**power * _cosine(x)
+        if sines:
+            inner = inner * _sine(x) ** sines + x**power * sines * _sine(x) ** (sines - 1) * _cosine(x)
         return rest(z) * inner
 
 
@@ -122,16 +122,22 @@ class System:
         return np.stack([np.stack(row, -1) for row in rows], -2)  # type: ignore[arg-type]
 
     def times(self, span: float | None = None) -> np.ndarray:
-        """Times of observation from 0 to ``span`` (by default the system's own)."""
+        """Times of observation from 0 to ``span`` (by default the system's own), of equal steps the last that fits.
+
+        Raises:
+            InputError: If the span does not hold one step.
+        """
         span = self.span if span is None else span
+        if not self.step <= span < math.inf:
+            raise InputError(f"span: expected at least one step of {self.name}, {self.step:g}, got {span:g}")
         if self.spacing == "logarithmic":
             per_decade = 5
             count = round(per_decade * math.log10(span / self.step)) + 1
             return np.concatenate([[0.0], np.geomspace(self.step, span, count)])
-        return np.arange(round(span / self.step) + 1) * self.step
+        return np.arange(math.floor(span / self.step + 1e-9) + 1) * self.step
 
     def with_parameters(self, **parameters: float) -> "System":
-        """The same equations with other constants.
+        """The same equations with other constants; what is known of the old ones alone (invariants, exponent) is left.
 
         Raises:
             InputError: If there is no such parameter.
@@ -141,7 +147,7 @@ class System:
                 raise unknown_name(f"parameter of {self.name}", name, self.parameters)
         values = {**self.parameters, **parameters}
         terms = _parse_equations(self.equations, self.variables, values)
-        return dataclasses.replace(self, parameters=values, terms=terms, invariants={})
+        return dataclasses.replace(self, parameters=values, terms=terms, invariants={}, lyapunov_exponent=None)
 
 
 def make_system(
@@ -191,31 +197,26 @@ def _parse_equations(
 
 
 def _parse_term(text: str, variables: tuple[str, ...], parameters: Mapping[str, float]) -> Term:
-    coefficient, powers, sines = (
-        (-1.0, [0] * len(variables), [])
-        if text.startswith("-")
-        else (
-            1.0,
-            [0] * len(variables),
-            [],
-        )
-    )
-    body = text.removeprefix("-").strip()
+    coefficient = -1.0 if text.startswith("-") else 1.0
+    powers, sines = [0] * len(variables), []
+    parts = re.findall(r"/|sin\([^)]*\)|[^\s/]+", text.removeprefix("-"))
+    if not parts or parts[-1] == "/":
+        raise InputError(f'term "{text}": it ends where a factor is expected')
     divide = False
-    for part in re.findall(r"/|sin\([^)]*\)|[^\s/]+", body):
-        if part == "/":
+    for part in parts:
+        if part == "/" and not divide:
             divide = True
             continue
         found = _TOKEN.fullmatch(part)
         if found is None:
             raise InputError(f'term "{text}": cannot read "{part}"')
+        if divide and (found["sine"] or found["name"] in variables):
+            raise InputError(f'term "{text}": only parameters and numbers can be divided by')
         if found["sine"]:
-            if found["inside"] not in variables or divide:
-                raise unknown_name("variable", found["inside"], variables)
+            if found["inside"] not in variables:
+                raise InputError(f'term "{text}": {unknown_name("variable", found["inside"], variables)}')
             sines.append(variables.index(found["inside"]))
         elif found["name"] in variables:
-            if divide:
-                raise InputError(f'term "{text}": only parameters and numbers can be divided by')
             powers[variables.index(found["name"])] += int(found["power"] or 1)
         else:
             value = _value(found["name"], text, variables, parameters) ** int(found["power"] or 1)
@@ -230,4 +231,4 @@ def _value(name: str, text: str, variables: tuple[str, ...], parameters: Mapping
     try:
         return float(name)
     except ValueError:
-        raise unknown_name(f'name in the term "{text}"', name, (*variables, *parameters)) from None
+        raise InputError(f'term "{text}": {unknown_name("name", name, (*variables, *parameters))}') from None

@@ -99,7 +99,8 @@ def simulate(system: System, starts: np.ndarray, times: np.ndarray) -> np.ndarra
             **options,
         )
         if not solution.success:
-            raise InputError(f"{system.name} from {start.tolist()}: {solution.message} (t = {solution.t[-1]:g})")
+            reached = solution.t[-1] if len(solution.t) else times[0]
+            raise InputError(f"{system.name} from {start.tolist()}: {solution.message} (after t = {reached:g})")
         found[i] = solution.y.T
     return found
 
@@ -146,16 +147,22 @@ def read_trajectories(path: pathlib.Path) -> Trajectories:
         InputError: If the table is missing, has gaps, or its times are not finite, increasing, and the same for all.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
+            table = csv.DictReader(file, skipinitialspace=True)
+            header = table.fieldnames or ()
+            rows = [(table.line_num, row) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: no readable table ({error})") from None
-    names = [name for name in (rows[0] if rows else {}) if name not in ("t", "trajectory")]
-    if not rows or "t" not in rows[0] or not names:
+    names = [name for name in header if name not in ("t", "trajectory")]
+    if not rows or "t" not in header or not names:
         raise InputError(f'{path}: expected a header with "t", the variables and perhaps "trajectory", and rows')
+    if not all(header) or len(set(header)) < len(header):
+        raise InputError(f"{path}: every column needs a name of its own, got {', '.join(map(repr, header))}")
     series: dict[str, list[list[float]]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         try:
+            if None in row:
+                raise ValueError("more cells than columns")
             values = [float(row[name]) for name in ("t", *names)]
         except (TypeError, ValueError):
             raise InputError(f"{path}, line {number}: expected numbers, got {list(row.values())}") from None
