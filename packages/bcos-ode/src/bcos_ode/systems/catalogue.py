@@ -58,7 +58,7 @@ BRUSSELATOR = _add(
         low=(0.5, 0.5),
         high=(3.5, 3.5),
         span=10.0,
-        step=0.05,
+        step=0.02,
         source="Prigogine & Lefever 1968; constants of the limit cycle B > 1 + A²",
     )
 )
