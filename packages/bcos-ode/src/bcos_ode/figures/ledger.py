@@ -33,7 +33,7 @@ def draw_ledger(ledgers: Mapping[str, Ledger], *, title: str) -> Figure:
         raise InputError("draw_ledger: expected at least one ledger, got none")
     first, truth = next(iter(ledgers.values())), ledgers.get("equations")
     d, m = len(first.equations), len(first.channels)
-    figure = Figure(figsize=(1.6 + d * (0.85 * m + 0.9), 0.5 * len(ledgers) + 1.6), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 1.6 + d * (0.85 * m + 0.9)), 0.5 * len(ledgers) + 1.6), layout="constrained")
     for i, axes in enumerate(figure.subplots(1, d, squeeze=False)[0]):
         values = np.stack([_sizes(found)[i] for found in ledgers.values()])
         names = list(ledgers) if i == 0 else [""] * len(ledgers)
@@ -52,7 +52,10 @@ def draw_ledger(ledgers: Mapping[str, Ledger], *, title: str) -> Figure:
                         annotation_clip=False,
                     )
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    figure.supxlabel("root mean square contribution of each channel, in units of the derivative's", fontsize=8)
+    figure.supxlabel(
+        "root mean square contribution of each channel, in units of the derivative's; orange pushes up, blue down",
+        fontsize=8,
+    )
     return figure
 
 
@@ -67,7 +70,7 @@ def draw_coefficients(coefficients: Coefficients, *, title: str) -> Figure:
     if coefficients.true is not None:
         rows["equations"] = coefficients.true
     d, q = coefficients.found.shape
-    figure = Figure(figsize=(1.6 + 0.8 * q, d * (0.42 * len(rows) + 0.55) + 0.9), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 1.6 + 0.8 * q), d * (0.42 * len(rows) + 0.55) + 0.9), layout="constrained")
     for i, axes in enumerate(figure.subplots(d, 1, squeeze=False)[:, 0]):
         values = np.stack([row[i].numpy() for row in rows.values()])
         _draw_table(axes, values, list(rows), coefficients.monomials if i == 0 else [""] * q, "+.3f")
@@ -91,7 +94,7 @@ def draw_products(found: Ledger, truth: Ledger, *, title: str) -> Figure:
         raise InputError("draw_products: expected two product ledgers of the same channels")
     d, m = len(found.equations), len(found.channels)
     error = ledger_error(found, truth)
-    figure = Figure(figsize=(1.2 + d * (0.62 * m + 0.6), 2 * (0.5 * m + 0.6) + 0.9), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 1.2 + d * (0.62 * m + 0.6)), 2 * (0.5 * m + 0.6) + 0.9), layout="constrained")
     grid = figure.subplots(2, d, squeeze=False)
     for row, (books, name) in enumerate(((found, "found"), (truth, "equations"))):
         for i, axes in enumerate(grid[row]):
@@ -101,7 +104,10 @@ def draw_products(found: Ledger, truth: Ledger, *, title: str) -> Figure:
                 f"d{equation}/dt, {name}" + (f" ({error.equations[equation]:.1%} off)" if row == 0 else ""), fontsize=10
             )
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    figure.supxlabel("root mean square contribution of each product, in units of the derivative's", fontsize=8)
+    figure.supxlabel(
+        "root mean square contribution of each product, in units of the derivative's; orange pushes up, blue down",
+        fontsize=8,
+    )
     return figure
 
 
