@@ -33,7 +33,7 @@ def draw_account(account: Account, *, trajectory: int = 0, title: str, time_unit
     parts = account.contributions[:, trajectory].numpy()  # (t, d, m)
     d = states.shape[1]
     figure = Figure(figsize=(8, 1.7 + 1.8 * d + 0.6), layout="constrained")
-    top, *panels = figure.subplots(1 + d, 1, sharex=True, height_ratios=[1.1, *[1.3] * d])
+    top, *panels = figure.subplots(1 + d, 1, sharex=True, squeeze=False, height_ratios=[1.1, *[1.3] * d])[:, 0]
     for i, name in enumerate(account.variables):
         top.plot(times, states[:, i], color=COLOURS[i % len(COLOURS)], label=name, linewidth=1.6)
     top.set_ylabel("state")
