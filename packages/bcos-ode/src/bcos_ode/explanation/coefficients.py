@@ -55,13 +55,13 @@ def read_coefficients(field: VariableModel, z: Float[Tensor, "n d"], system: Sys
     pairs = list(itertools.combinations_with_replacement(range(m), 2))
     size = books.derivatives.square().mean(0).sqrt()
     found, spread = [], []
-    for k, l in pairs:
-        part = books.contributions[:, :, k, l] * (1 if k == l else 2)
-        monomial = (values[:, k] * values[:, l])[:, None]
+    for j, k in pairs:
+        part = books.contributions[:, :, j, k] * (1 if j == k else 2)
+        monomial = (values[:, j] * values[:, k])[:, None]
         coefficient = (part * monomial).sum(0) / monomial.square().sum(0)
         found.append(coefficient)
         spread.append((part - coefficient * monomial).square().mean(0).sqrt() / size)
-    powers = [tuple((k == i) + (l == i) for i in range(d)) for k, l in pairs]
+    powers = [tuple((j == i) + (k == i) for i in range(d)) for j, k in pairs]
     return Coefficients(
         field.outputs,
         tuple(_name(p, field.inputs) for p in powers),

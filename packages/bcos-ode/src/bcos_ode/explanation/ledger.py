@@ -24,6 +24,8 @@ class Ledger:
     """The d variables whose derivatives are accounted for."""
     channels: tuple[str, ...]
     """The m channels that contribute."""
+    inputs: Float[Tensor, "n m"]
+    """Values of the channels."""
     contributions: Float[Tensor, "n d *channels"]
     """(n, d, m), or (n, d, m, m) of products of channels."""
     derivatives: Float[Tensor, "n d"]
@@ -61,7 +63,7 @@ def ledger(field: VariableModel, z: Float[Tensor, "n d"], view: View = "J") -> L
     """
     e = encoded(field, z)
     matrix, derivatives = linear_map(field, e, view)
-    return Ledger(field.outputs, field.channels, matrix * e[:, None], derivatives)
+    return Ledger(field.outputs, field.channels, e, matrix * e[:, None], derivatives)
 
 
 def product_ledger(field: VariableModel, z: Float[Tensor, "n d"]) -> Ledger:
@@ -93,7 +95,7 @@ def product_ledger(field: VariableModel, z: Float[Tensor, "n d"]) -> Ledger:
         (second,) = torch.autograd.grad(by_channel.sum(), copies)
     hessian = second.unflatten(0, (d, m, n)).permute(2, 0, 1, 3)
     products = hessian * (e[:, :, None] * e[:, None, :])[:, None] / (p * (p - 1))
-    return Ledger(field.outputs, field.channels, products, own[0].detach())
+    return Ledger(field.outputs, field.channels, e, products, own[0].detach())
 
 
 def linear_map(

@@ -1,6 +1,5 @@
 """The ledger of known equations, in the J view's convention, and how far a found one is from it."""
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +34,8 @@ def true_ledger(system: System, z: Float[Tensor, "n d"], field: VariableModel) -
     derivatives = system(z)
     own = z[:, None] * system.jacobian(z) / p
     rest = derivatives - own.sum(-1)
-    return Ledger(field.outputs, field.channels, torch.cat([own, rest[..., None]], -1), derivatives)
+    contributions = torch.cat([own, rest[..., None]], -1)
+    return Ledger(field.outputs, field.channels, field.encode(z), contributions, derivatives)
 
 
 def true_product_ledger(system: System, z: Float[Tensor, "n d"], field: VariableModel) -> Ledger:
@@ -59,7 +59,7 @@ def true_product_ledger(system: System, z: Float[Tensor, "n d"], field: Variable
             powers = z.new_tensor([*term.powers, p - term.degree])
             pairs = torch.outer(powers, powers) - torch.diag(powers)
             products[:, i] += term(z)[:, None, None] * pairs / (p * (p - 1))
-    return Ledger(field.outputs, field.channels, products, system(z))
+    return Ledger(field.outputs, field.channels, field.encode(z), products, system(z))
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,10 @@ def ledger_error(found: Ledger, truth: Ledger) -> LedgerError:
         InputError: If the two are not of the same kind and states.
     """
     if found.contributions.shape != truth.contributions.shape or found.channels != truth.channels:
-        shapes = tuple(found.contributions.shape), tuple(truth.contributions.shape)
-        raise InputError(f"ledger_error: expected ledgers of the same states and channels, got {shapes[0]}, {shapes[1]}")
+        raise InputError(
+            "ledger_error: expected two ledgers of the same states and channels, got shapes "
+            f"{tuple(found.contributions.shape)} and {tuple(truth.contributions.shape)}"
+        )
     ours, theirs = (x.contributions.flatten(2).transpose(0, 1) for x in (found, truth))  # (d, n, channels)
     error = (ours - theirs).norm(dim=(1, 2)) / theirs.norm(dim=(1, 2))
     size = theirs.abs().amax(1)

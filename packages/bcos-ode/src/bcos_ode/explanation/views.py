@@ -2,7 +2,6 @@
 
 import torch
 from bcos_core.nn import BcosLinear
-from bcos_core.run.error import InputError
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,8 +32,8 @@ def norm_share(field: VariableModel, z: Float[Tensor, "n d"]) -> Float[Tensor, "
             e = e.clone().requires_grad_()
             field.network(e)
             b, total = field.config.exponent, (1 - p) * e.norm(dim=-1).log()
-            for l, h in enumerate(seen):
-                total = total + (b - 1) * b ** (len(layers) - 1 - l) * h.norm(dim=-1).log()
+            for i, h in enumerate(seen):
+                total = total + (b - 1) * b ** (len(layers) - 1 - i) * h.norm(dim=-1).log()
             (gradient,) = torch.autograd.grad(total.sum(), e)
     finally:
         for handle in handles:
