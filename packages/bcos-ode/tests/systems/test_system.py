@@ -74,13 +74,16 @@ def test_jacobian(name):
     h = 1e-6
     difference = np.stack([(system(z + h * e) - system(z - h * e)) / (2 * h) for e in np.eye(system.dim)], -1)
     np.testing.assert_allclose(system.jacobian(z), difference, rtol=1e-6, atol=1e-8 * np.abs(difference).max())
-    rows = torch.autograd.functional.jacobian(lambda z: system(z).sum(0), torch.from_numpy(z))
-    np.testing.assert_allclose(system.jacobian(torch.from_numpy(z)), rows.transpose(0, 1), rtol=1e-12, atol=1e-12)
+    t = torch.from_numpy(z).requires_grad_()
+    rows = torch.stack([torch.autograd.grad(f.sum(), t, retain_graph=True)[0] for f in system(t).unbind(-1)], -2)
+    np.testing.assert_allclose(system.jacobian(t.detach()), rows, rtol=1e-12, atol=1e-12)
 
 
 def test_jacobian_of_powers_of_sines():
     """The derivative of x² sin²(x) counted one of the sines."""
-    system = make_system("s", "s", {"x": "3 x^2 sin(x) sin(x), y sin(x)", "y": "y^3 / a"}, {"a": 4.0}, (0,), (1,), 1, 0.1)
+    system = make_system(
+        "s", "s", {"x": "3 x^2 sin(x) sin(x), y sin(x)", "y": "y^3 / a"}, {"a": 4.0}, (0,), (1,), 1, 0.1
+    )
     x, y = 0.7, 1.3
     s, c = np.sin(x), np.cos(x)
     np.testing.assert_allclose(system(np.array([x, y])), [3 * x**2 * s**2 + y * s, y**3 / 4], rtol=1e-14)
@@ -181,15 +184,17 @@ def test_oregonator_against_the_published_solution():
 
 
 def test_lyapunov_exponent_of_lorenz():
-    """By the variational equation, over 400 units of time on the attractor (Benettin et al. 1980)."""
+    """By the variational equation (Benettin et al. 1980), from starts that do not linger near an unstable spiral."""
     system = SYSTEMS["lorenz"]
 
     def both(z):
         return np.concatenate([system(z[:, :3]), np.einsum("nij,nj->ni", system.jacobian(z[:, :3]), z[:, 3:])], 1)
 
-    count, h, steps = 64, 0.01, 1500
+    count, h, steps = 500, 0.02, 800
     random = np.random.default_rng(0)
-    z = np.concatenate([random.uniform(system.low, system.high, (count, 3)), random.standard_normal((count, 3))], 1)
+    z = np.concatenate(
+        [random.standard_normal((count, 3)) + np.array([0, 0, 15]), random.standard_normal((count, 3))], 1
+    )
     growth = []
     for _ in range(steps):
         k1 = both(z)
@@ -199,4 +204,4 @@ def test_lyapunov_exponent_of_lorenz():
         size = np.linalg.norm(z[:, 3:], axis=1, keepdims=True)
         z[:, 3:] /= size
         growth.append(np.log(size).mean())
-    assert np.mean(growth[500:]) / h == pytest.approx(system.lyapunov_exponent, rel=0.02)
+    assert np.mean(growth[300:]) / h == pytest.approx(system.lyapunov_exponent, rel=0.02)

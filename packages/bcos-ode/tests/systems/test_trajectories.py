@@ -74,7 +74,8 @@ def test_invariants_are_kept():
     assert np.std(values[:, 0]) > 0.1  # of different orbits
 
 
-@pytest.mark.parametrize("start", [2.0, 1e150])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow
+@pytest.mark.parametrize("start", [2.0, 1e200])
 def test_a_solution_that_ends_early(start):
     """x' = x² ends at t = 1/x(0); the second before the first observation."""
     system = make_system("e", "explosion", {"x": "x^2"}, {}, (1,), (2,), 1.0, 0.1)
@@ -99,23 +100,25 @@ def test_starts():
 
 
 def test_noise():
-    system = SYSTEMS["brusselator"]
-    data = make_trajectories(system, 10, seed=3, noise=0.05)
+    data = make_trajectories(OSCILLATOR, 40, seed=3, noise=0.05)
     error = data.states - data.clean
-    np.testing.assert_allclose(error.std((0, 1)) / data.clean.std((0, 1)), 0.05, rtol=0.05)
-    assert np.corrcoef(error[..., 0].ravel(), error[..., 1].ravel())[0, 1] == pytest.approx(0, abs=0.08)
-    again = make_trajectories(system, 10, seed=3, noise=0.05)
-    np.testing.assert_array_equal(data.states, again.states)
-    none = make_trajectories(system, 10, seed=3)
-    np.testing.assert_array_equal(none.states, data.clean)
-    assert (data.states != make_trajectories(system, 10, seed=4, noise=0.05).states).all()
+    np.testing.assert_allclose(error.std((0, 1)) / data.clean.std((0, 1)), 0.05, rtol=0.07)
+    assert np.corrcoef(error[..., 0].ravel(), error[..., 1].ravel())[0, 1] == pytest.approx(0, abs=0.1)
+    some = make_trajectories(OSCILLATOR, 3, seed=3, noise=0.05)
+    np.testing.assert_array_equal(some.clean, data.clean[:3])
+    np.testing.assert_array_equal(some.states, make_trajectories(OSCILLATOR, 3, seed=3, noise=0.05).states)
+    none = make_trajectories(OSCILLATOR, 3, seed=3)
+    np.testing.assert_array_equal(none.states, some.clean)
+    assert (some.states != make_trajectories(OSCILLATOR, 3, seed=4, noise=0.05).states).all()
 
 
-def test_on_the_attractor():
-    """After its burn-in Lorenz's x has both signs and z its known mean, 23.55."""
-    data = make_trajectories(SYSTEMS["lorenz"], 2, span=10.0)
-    assert data.states.shape == (2, 501, 3)
-    assert data.states[..., 2].mean() == pytest.approx(23.55, abs=0.7)
+def test_burn_in():
+    """The first observation is where the starts have come to."""
+    system = SYSTEMS["lorenz"]
+    data = make_trajectories(system, 1, seed=2, span=0.1)
+    np.testing.assert_allclose(data.times, [0, 0.02, 0.04, 0.06, 0.08, 0.1])
+    before = simulate(system, draw_starts(system, 1, 2), np.array([0.0, 10.0]))
+    np.testing.assert_array_equal(data.states[:, 0], before[:, -1])
 
 
 @pytest.mark.parametrize("bad", [{"count": 0}, {"count": 1, "noise": -0.1}, {"count": 1, "span": 0.0}])

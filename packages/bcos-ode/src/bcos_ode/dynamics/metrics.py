@@ -202,6 +202,6 @@ def _check_shapes(predicted: np.ndarray, true: np.ndarray) -> None:
 
 
 def _ratio(error: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """error / size, with 0/0 = 0 and error/0 = inf."""
+    """Error / size, with 0/0 = 0 and error/0 = inf."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(error == 0, 0.0, np.divide(error, size))

@@ -10,6 +10,7 @@ from bcos_ode.systems import Trajectories
 
 Smoothing = Literal["interpolate", "smooth"]
 _FEWEST = 6  # points that a quintic spline needs
+_UNEVEN = 1e3  # ratio of the longest step to the shortest
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,16 @@ def estimate_derivatives(data: Trajectories, smoothing: Smoothing) -> MatchingSa
 
 
 def _clock(times: np.ndarray) -> tuple[np.ndarray, int]:
-    """Times as a spline should see them, and the first that counts: logarithms, where steps grow a thousandfold."""
-    steps = np.diff(times)
-    if steps.max() < 1e3 * steps.min():
-        return times, 0
+    """Times as a spline should see them, and the first that counts: logarithms, where they even out what times do not.
+
+    Steps may grow a thousandfold; one pair of near observations among even ones does not make a logarithm.
+    """
     first = int(times[0] <= 0)
+    if times[first] <= 0 or _unevenness(times) < _UNEVEN or _unevenness(np.log(times[first:])) >= _UNEVEN:
+        return times, 0
     return np.log(times[first:]), first
+
+
+def _unevenness(clock: np.ndarray) -> float:
+    steps = np.diff(clock)
+    return steps.max() / steps.min()

@@ -105,8 +105,9 @@ def _quasi_newton(
 
     value = torch.tensor(0.0)
     for step in range(0, config.lbfgs_steps, _EVERY):
+        count = optimiser.param_groups[0]["max_iter"] = min(_EVERY, config.lbfgs_steps - step)
         value = optimiser.step(closure).detach()  # type: ignore[union-attr]
-        report(what, done + step + _EVERY, _finite(value, what))
+        report(what, done + step + count, _finite(value, what))
     return loss().detach()
 
 

@@ -55,6 +55,8 @@ class Term:
 
     def derivative(self, z: Array, k: int) -> Array:
         """Partial derivative by variable k, shape (...)."""
+        if not self.powers[k] and k not in self.sines:
+            return z[..., k] * 0
         powers = tuple(0 if i == k else p for i, p in enumerate(self.powers))
         rest = dataclasses.replace(self, powers=powers, sines=tuple(i for i in self.sines if i != k))
         x: Any = z[..., k]
