@@ -1,5 +1,6 @@
 """The trajectories of a run: simulated, or a file's; which of them train and which are the test."""
 
+import dataclasses
 import pathlib
 from dataclasses import dataclass
 
@@ -128,3 +129,18 @@ def _forecast(config: DynamicsConfig, whole: Trajectories, smoothing: Smoothing,
         smoothing,
         mark,
     )
+
+
+def fresh_starts(data: DynamicsData, count: int, seed: int) -> DynamicsData:
+    """The same scored from other starts, of the same box, over the same times.
+
+    Raises:
+        InputError: If no system is known that says what is true from there, or there is none to draw.
+    """
+    system = data.system
+    if system is None:
+        raise InputError("--starts: only a simulated system says what is true from other starts")
+    fresh = make_trajectories(system, count, seed=seed, span=float(data.times[-1]))
+    assert fresh.clean is not None
+    truth = simulate(system, fresh.clean[:, 0], data.times)
+    return dataclasses.replace(data, starts=fresh.clean[:, 0], truth=truth)

@@ -1,0 +1,79 @@
+"""``bcos-ode evaluate``: score a run's model again, under other circumstances."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from bcos_core.run.command import CommandParser
+from bcos_core.run.error import InputError
+from bcos_core.run.result_folder import short, writable_folder
+
+from bcos_ode.dynamics.config import SolverConfig
+
+from .run_option import ChosenRun, choose_run
+from .train import DYNAMICS_COLUMNS, print_table
+
+_OF_DYNAMICS = ("horizon", "starts", "start_seed", "method", "rtol", "atol")
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    parser = CommandParser(
+        prog="bcos-ode evaluate",
+        description="Score a run's model on what it held out; a field also longer, elsewhere, or by another solver.",
+    )
+    parser.add_argument("--run", metavar="RUN_ID", type=str, required=True, help="the run whose model to take")
+    parser.add_argument("--horizon", type=float, default=None, help="of a field: time over which it is solved")
+    parser.add_argument("--starts", type=int, default=None, help="of a field: that many fresh starts, not the test's")
+    parser.add_argument("--start_seed", type=int, default=1, help="seed of fresh starts")
+    parser.add_argument("--method", type=str, default=None, help="of a field: dop853, rk45, radau, bdf or lsoda")
+    parser.add_argument("--rtol", type=float, default=None, help="of the solver")
+    parser.add_argument("--atol", type=float, default=None, help="of the solver")
+    parser.add_argument("--out", type=str, default=None, help="folder for metrics.json and pictures")
+    options = parser.parse_args(list(argv))
+    run = choose_run(options.run)
+    given = {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+    if run.task != "dynamics" and (foreign := [name for name in _OF_DYNAMICS if name in given]):
+        raise InputError(f"--{foreign[0]}: belongs to runs over dynamics; this one is a {run.task}")
+    out = writable_folder(pathlib.Path(options.out) if options.out else run.folder / "evaluation")
+    if run.task == "dynamics":
+        rows = _evaluate_dynamics(run, options, out)
+        print_table(rows, DYNAMICS_COLUMNS)
+    elif run.task == "regression":
+        from bcos_ode.regression import evaluate as evaluate_regression
+
+        rows = evaluate_regression(run.config, run.model_file)
+        print_table(rows, {"rmse": "RMSE", "nrmse": "NRMSE", "r2": "R²"})
+    else:
+        from bcos_ode.classification import evaluate as evaluate_classifier
+
+        rows = {run.config.variant: evaluate_classifier(run.config, run.model_file)}
+        print_table(rows, {"accuracy": "accuracy", "loss": "loss", "completeness_error": "completeness"})
+    from bcos_core.run.config import save_values
+
+    save_values({name: dict(scores) for name, scores in rows.items()}, out / "metrics.json")
+    print(f"saved {short(out / 'metrics.json')}")
+
+
+def _evaluate_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> dict[str, dict[str, float]]:
+    from bcos_ode.dynamics import evaluate as score
+    from bcos_ode.dynamics import fresh_starts, prepare
+    from bcos_ode.figures.dynamics import draw_dynamics
+    from bcos_ode.model import VariableModel
+
+    config = run.config
+    if options.horizon is not None:
+        config = dataclasses.replace(config, horizon=options.horizon)
+    data, samples = prepare(config)
+    if data.fingerprint != run.fingerprint:
+        raise InputError(f"{config.data} has changed since the run: what was held out then may not be now")
+    if options.starts is not None:
+        data = fresh_starts(data, options.starts, options.start_seed)
+    changes = {name: value for name in ("method", "rtol", "atol") if (value := getattr(options, name)) is not None}
+    solver: SolverConfig = dataclasses.replace(config.solver, **changes)
+    model = VariableModel.load(run.model_file)
+    evaluation = score(model, data, samples, solver)
+    draw_dynamics(model, data, evaluation, out, title=config.arm)
+    for trajectory, reason in list(evaluation.solutions.failures.items())[:3]:
+        print(f"trajectory {trajectory}: {reason}")
+    return {model.config.model: evaluation.metrics, **evaluation.references}

@@ -1,0 +1,157 @@
+"""``bcos-ode explain``: what drives each output of a run's model, and how exactly that is known."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from bcos_core.run.command import CommandParser
+from bcos_core.run.error import InputError
+from bcos_core.run.result_folder import short, writable_folder
+
+from .run_option import ChosenRun, choose_run
+
+DESCRIPTION = """Account for a run's model.
+Of a field: the ledger (what each variable contributes to each derivative, in views J and W, beside the equations where
+they are known), and an account along one trajectory, from a start of the test or from --start, up to --time:
+ledger.csv, account.npz and pictures. Of a regression: contributions to every prediction of the test. Of a classifier:
+pixels, and evidence over depth time."""
+
+
+def explain(argv: Sequence[str]) -> None:
+    parser = CommandParser(prog="bcos-ode explain", description=DESCRIPTION)
+    parser.add_argument("--run", metavar="RUN_ID", type=str, required=True, help="the run whose model to take")
+    parser.add_argument("--start", type=str, default=None, help="of a field: state to start from, as 1.0,2.5")
+    parser.add_argument("--time", type=float, default=None, help="of a field: time up to which it is accounted for")
+    parser.add_argument(
+        "--view", choices=["J", "W"], default="J", help="of a field: whose contributions are integrated"
+    )
+    parser.add_argument(
+        "--method", type=str, default="dopri5", help="of a field: torchdiffeq's solver, or rk4 and alike"
+    )
+    parser.add_argument("--out", type=str, default=None, help="folder to write")
+    options = parser.parse_args(list(argv))
+    run = choose_run(options.run)
+    out = writable_folder(pathlib.Path(options.out) if options.out else run.folder / "explanation")
+    if run.task == "dynamics":
+        _explain_dynamics(run, options, out)
+        return
+    if options.start is not None or options.time is not None:
+        raise InputError(f"--start, --time: belong to runs over dynamics; this one is a {run.task}")
+    if run.task == "regression":
+        from bcos_ode.regression import explain as explain_regression
+
+        error = explain_regression(run.config, run.model_file, out)
+        what, saved = "predictions", "contributions.csv"
+    else:
+        from bcos_ode.classification import explain as explain_classifier
+
+        error = explain_classifier(run.config, run.model_file, out)
+        what, saved = "logits", "explanations.png"
+    print(f"contributions add up to the {what}: largest error {error:.1e}")
+    print(f"saved {short(out / saved)} and others beside it")
+
+
+def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
+    import numpy as np
+    import torch
+
+    from bcos_ode.dynamics import prepare
+    from bcos_ode.explanation import disagreement, integrate_contributions, ledger, ledger_error, true_ledger
+    from bcos_ode.figures.accounts import draw_account
+    from bcos_ode.figures.dynamics import draw_accounts
+    from bcos_ode.model import VariableModel
+
+    model = VariableModel.load(run.model_file)
+    data, _ = prepare(run.config)
+    states = torch.from_numpy(data.truth).flatten(0, 1)
+    ledgers = {view: ledger(model, states, view) for view in ("J", "W")}
+    difference = disagreement(ledgers["W"], ledgers["J"])
+    truth = None
+    if data.system is not None and run.config.network.encoding == "constant":
+        truth = true_ledger(data.system, states, model)
+    _print_ledger(ledgers["J"], truth)
+    error = max(float(found.completeness_error.max()) for found in ledgers.values())
+    print(f"contributions add up to the derivatives: largest error {error:.1e} over {len(states)} states, both views")
+    worst = max(difference, key=lambda name: difference[name])
+    print(
+        f"the views W and J divide them {'differently' if difference[worst] > 0.05 else 'alike'}: up to "
+        f"{difference[worst]:.0%} apart (d{worst}/dt)"
+    )
+    if truth is not None:
+        for view in ("J", "W"):
+            print(f"view {view} is {ledger_error(ledgers[view], truth).overall:.1%} from the equations' own ledger")
+    start = torch.from_numpy(data.starts[:1]) if options.start is None else _state(options.start, model.inputs)
+    times = data.times[: data.num_within] if data.num_within > 2 else data.times
+    if options.time is not None:
+        if not 0 < options.time < float("inf"):
+            raise InputError(f"--time: expected a positive number, got {options.time}")
+        times = np.linspace(0, options.time, 201)
+    account = integrate_contributions(model, start, times, view=options.view, method=options.method)
+    total = account.contributions[-1, 0]
+    print(f"\nfrom t = 0 to {times[-1]:g}, contributions to how far each variable went (view {options.view}):")
+    width = max(map(len, model.inputs)) + 2
+    print(" " * (width + 12) + "".join(f"{channel:>12}" for channel in model.channels) + "         sum")
+    for i, variable in enumerate(model.inputs):
+        cells = "".join(f"{value:>+12.4g}" for value in total[i].tolist())
+        went = float(account.states[-1, 0, i] - account.states[0, 0, i])
+        print(f"  {variable:<{width}}{went:>+10.4g}{cells}{float(total[i].sum()):>+12.4g}")
+    print(f"they add up: largest error {float(account.completeness_error.max()):.1e}")
+    draw_accounts(model, data, out, title=run.config.arm)
+    draw_account(account, title=f"{run.config.arm}: why it went where it went").savefig(out / "account.png", dpi=130)
+    _save_ledger(ledgers, truth, data.truth, out / "ledger.csv")
+    np.savez_compressed(
+        out / "account.npz",
+        times=account.times.numpy(),
+        states=account.states[:, 0].numpy(),
+        contributions=account.contributions[:, 0].numpy(),
+        variables=np.array(account.variables),
+        channels=np.array(account.channels),
+    )
+    print(f"saved {short(out / 'ledger.csv')}, account.npz, ledger.png, account.png, phase.png beside it")
+
+
+def _state(text: str, variables: tuple[str, ...]) -> Any:
+    import torch
+
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    state = torch.tensor([values], dtype=torch.float64)
+    if state.shape[1] != len(variables) or not torch.isfinite(state).all():
+        raise InputError(f'--start: expected {len(variables)} finite numbers ({",".join(variables)}), got "{text}"')
+    return state
+
+
+def _print_ledger(found: Any, truth: Any) -> None:
+    size = found.derivatives.square().mean(0).sqrt()
+    print(
+        "contributions to each derivative, root mean square in units of its own (view J"
+        + ("; in brackets the equations' own):" if truth is not None else "):")
+    )
+    width = max(map(len, found.equations)) + 4
+    print(" " * (width + 2) + "".join(f"{channel:>18}" for channel in found.channels))
+    for i, variable in enumerate(found.equations):
+        cells = []
+        for k in range(len(found.channels)):
+            cell = f"{float(found.contributions[:, i, k].square().mean().sqrt() / size[i]):.3f}"
+            if truth is not None:
+                cell += f" ({float(truth.contributions[:, i, k].square().mean().sqrt() / size[i]):.3f})"
+            cells.append(f"{cell:>18}")
+        print(f"  {f'd{variable}/dt':<{width}}" + "".join(cells))
+
+
+def _save_ledger(ledgers: dict[str, Any], truth: Any, states: Any, path: pathlib.Path) -> None:
+    import csv
+
+    named = {**ledgers, **({"equations": truth} if truth is not None else {})}
+    first = next(iter(named.values()))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("view", *first.equations, "equation", *first.channels, "derivative"))
+        rows = states.reshape(-1, states.shape[-1])
+        for view, found in named.items():
+            for i, equation in enumerate(found.equations):
+                parts, derivatives = found.contributions[:, i].tolist(), found.derivatives[:, i].tolist()
+                for z, part, derivative in zip(rows.tolist(), parts, derivatives, strict=True):
+                    table.writerow((view, *z, f"d{equation}/dt", *part, derivative))
