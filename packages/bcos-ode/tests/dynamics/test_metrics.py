@@ -147,6 +147,12 @@ def test_period_error():
     assert period_error(true, true, times) == 0
     assert period_error(0 * true, true, times) == np.inf
     assert np.isnan(period_error(true, 0 * true, times))
+    # the second crossing lies at the end: a prediction that is a little late has one alone, and is no failure
+    waves = [np.sin(2 * times - shift)[:, None][None] for shift in (0.1, 0.2)]
+    end = times < np.pi + 0.1
+    assert oscillation_period(waves[0][0, end, 0], times[end]) == pytest.approx(np.pi, rel=1e-2)
+    assert np.isnan(oscillation_period(waves[1][0, end, 0], times[end]))
+    assert np.isnan(period_error(waves[1][:, end], waves[0][:, end], times[end]))
 
 
 def test_what_is_refused():

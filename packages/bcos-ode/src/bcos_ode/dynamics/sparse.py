@@ -1,6 +1,6 @@
 """Sparse regression of polynomial fields (SINDy): the reference line for whatever claims to find equations."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ class SparseModel:
         """
         if system.variables != self.names:
             raise ValueError(f"system: expected the variables {self.names}, got {system.variables}")
-        true = Counter()
+        true: defaultdict[tuple[int, tuple[int, ...], tuple[int, ...]], float] = defaultdict(float)
         for i, equation in enumerate(system.terms):
             for term in equation:
                 true[i, term.powers, term.sines] += term.coefficient

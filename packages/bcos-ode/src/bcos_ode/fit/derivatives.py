@@ -46,6 +46,8 @@ def estimate_derivatives(data: Trajectories, smoothing: Smoothing) -> MatchingSa
         raise InputError(
             f"{data.name}: {len(clock)} observations are too few for derivatives, {_FEWEST} are needed in each part"
         )
+    unit = np.diff(clock).mean()
+    clock = clock / unit  # SciPy looks for the smoothness between 0 and T: steps far from one have theirs elsewhere
     states = data.states[:, first:]
     values, slopes = np.empty_like(states), np.empty_like(states)
     for i in range(len(states)):
@@ -63,7 +65,7 @@ def estimate_derivatives(data: Trajectories, smoothing: Smoothing) -> MatchingSa
     smoothed[:, first:] = values
     return MatchingSamples(
         kept.reshape(-1, data.dim),
-        (slopes / pace)[:, inner].reshape(-1, data.dim),
+        (slopes / (pace * unit))[:, inner].reshape(-1, data.dim),
         np.broadcast_to(pace, (*states.shape[:2], 1))[:, inner].reshape(-1, 1).copy(),
         smoothed,
     )
