@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
+    "FEW",
     "IntOrPair",
     "bcos_conv2d",
     "bcos_linear",
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 IntOrPair = int | tuple[int, int]
+
+FEW = reference.FEW_FEATURES
+"""Features, or outputs, up to which a product of matrices is mostly overhead."""
 
 _written_out: ContextVar[bool] = ContextVar("written_out", default=False)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from bcos_core.functional import FEW
 from bcos_core.nn import BcosLinear, Detachable
 from bcos_core.run.checkpoint import load_model, load_state, save_model
 from bcos_core.run.error import InputError
@@ -18,6 +19,15 @@ from .encoding import ConstantChannel, Encoding, InverseChannels, Standardised
 
 EPS = 1e-30
 """Inside norms: a guard against 0/0 and nothing else. With more of it a B-cos network would not be homogeneous."""
+
+
+class ReadOut(nn.Linear):
+    """A linear layer with few outputs: for a compiler a sum that it can fuse, not a product of its own."""
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch k"]:
+        if self.bias is None and torch.compiler.is_compiling() and self.out_features <= FEW:
+            return (x.unsqueeze(-2) * self.weight).sum(-1)
+        return super().forward(x)
 
 
 class OutputScale(nn.Module):
@@ -209,7 +219,7 @@ def create_model(
         else:
             layers += [nn.Linear(before, after, bias=config.model == "mlp"), nn.Tanh()]
     # the last layer is linear: what it adds up are the contributions of all units, in the outputs' own units
-    layers += [nn.Linear(widths[-1], len(outputs), bias=config.model == "mlp"), OutputScale(scales.output_rms)]
+    layers += [ReadOut(widths[-1], len(outputs), bias=config.model == "mlp"), OutputScale(scales.output_rms)]
     network: nn.Module = nn.Sequential(*layers)
     if config.model == "degree":
         network = HomogeneousDegree(network, config.exponent, config.constant)

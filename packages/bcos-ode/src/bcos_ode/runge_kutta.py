@@ -1,9 +1,11 @@
 """Explicit Runge-Kutta methods with fixed steps, stepped in Python or as one compiled step."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from bcos_core.functional import written_out
 from bcos_core.run.error import InputError, unknown_name
 from jaxtyping import Float
 from torch import Tensor
@@ -86,11 +88,14 @@ class FixedStepIntegrator:
                 z = step(field, z, h / substeps, tableau)
             return z
 
+        self.compiled = compiled
         self._step = torch.compile(one, fullgraph=True, dynamic=False) if compiled else one
 
     def __call__(self, start: Float[Tensor, "n d"], times: Float[Tensor, "t"]) -> Float[Tensor, "t n d"]:
         """States at the times, the first of which is that of the start."""
         states = [start]
-        for h in times.diff().unbind():
-            states.append(self._step(states[-1], h))
+        # written out, the layers' operators are the compiler's to fuse
+        with written_out() if self.compiled else nullcontext():
+            for h in times.diff().unbind():
+                states.append(self._step(states[-1], h))
         return torch.stack(states)
