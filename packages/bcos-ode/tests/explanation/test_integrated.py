@@ -74,6 +74,8 @@ def test_mistakes_are_named(states, make):
         integrate_contributions(field, states, TIMES, method="rk4", rtol=1e-3)
     with pytest.raises(InputError, match=r"dopri5.*chooses its steps"):
         integrate_contributions(field, states, TIMES, substeps=2)
+    with pytest.raises(InputError, match="expected positive numbers, got 0"):
+        integrate_contributions(field, states, TIMES, rtol=0)
     with pytest.raises(InputError, match="no exact ledger"):
         integrate_contributions(make(NetworkConfig(model="mlp")), states, TIMES)
 

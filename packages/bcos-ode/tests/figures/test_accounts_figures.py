@@ -1,6 +1,6 @@
 """Pictures of accounts: what is written and drawn in them is what was given."""
 
-import math
+import dataclasses
 
 import pytest
 import torch
@@ -92,9 +92,10 @@ def test_cancellation_names_the_horizon(field, states, tmp_path):
     figure = draw_cancellation({"J": found}, title="t")
     figure.savefig(tmp_path / "cancellation.png")
     assert [line.get_ydata().tolist() for line in figure.axes[0].lines[:2]] == found.cancellation.T.tolist()
-    assert figure.axes[0].get_legend().get_texts()[0].get_text() == (
-        "J: horizon beyond the end" if found.horizon.median() == math.inf else f"J: {found.horizon.median():.3g}"
-    )
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == "J: horizon of 0 of 2"
+    lower = dataclasses.replace(found, cancellation=found.cancellation * torch.tensor([1.0, 1e9]))
+    text = draw_cancellation({"J": lower}, title="t").axes[0].get_legend().get_texts()[0].get_text()
+    assert text == "J: horizon of 1 of 2, first at 0"
 
 
 def test_phase_portraits_have_every_piece_once(field, states, tmp_path):

@@ -70,6 +70,16 @@ def integrate_contributions(
     Raises:
         InputError: If the field has no exact ledger, the times do not increase, an option does not belong to the
             method, or the solution leaves all bounds.
+
+    Example:
+        >>> from bcos_ode.config import NetworkConfig
+        >>> from bcos_ode.model import DataScales, create_model
+        >>> scales = DataScales.of(torch.rand(9, 2).double(), torch.rand(9, 2).double())
+        >>> field = create_model(NetworkConfig(), ["x", "y"], ["x", "y"], scales)
+        >>> account = integrate_contributions(field, torch.rand(1, 2).double(), np.array([0.0, 0.1]), rtol=1e-3)
+        >>> came = account.states[-1] - account.states[0]
+        >>> torch.allclose(account.contributions[-1].sum(-1), came, rtol=0, atol=1e-12)
+        True
     """
     clock = _checked_times(times)
     e = encoded(field, start)
@@ -90,7 +100,9 @@ def integrate_contributions(
     elif method in ADAPTIVE:
         if substeps is not None:
             raise InputError(f'substeps: method "{method}" chooses its steps; expected rtol, atol')
-        solution = _solve_adaptively(derivative, state, clock, d, method, rtol or _RTOL, atol or _ATOL)
+        solution = _solve_adaptively(
+            derivative, state, clock, d, method, _tolerance(rtol, _RTOL), _tolerance(atol, _ATOL)
+        )
     else:
         raise unknown_name("method", method, (*ADAPTIVE, *TABLEAUX))
     finite = solution.isfinite().flatten(1).all(1)
@@ -150,6 +162,12 @@ def _solve_adaptively(
             )  # type: ignore[return-value]
     except AssertionError as error:  # its way to say that the steps have become too small
         raise InputError(f"field: its solution leaves all bounds, or it is stiff ({error})") from None
+
+
+def _tolerance(given: float | None, default: float) -> float:
+    if given is not None and not given > 0:
+        raise InputError(f"rtol, atol: expected positive numbers, got {given}")
+    return default if given is None else given
 
 
 def _quadrature(

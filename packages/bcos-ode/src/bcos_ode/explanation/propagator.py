@@ -74,6 +74,16 @@ def propagate(
     Raises:
         InputError: If the field has no exact ledger, the times do not increase, the method is unknown, or the solution
             leaves all bounds.
+
+    Example:
+        >>> from bcos_ode.config import NetworkConfig
+        >>> from bcos_ode.model import DataScales, create_model
+        >>> scales = DataScales.of(torch.rand(9, 2).double(), torch.rand(9, 2).double())
+        >>> field = create_model(NetworkConfig(), ["x", "y"], ["x", "y"], scales)
+        >>> start = torch.rand(1, 2).double()
+        >>> found = propagate(field, start, np.array([0.0, 0.1]))
+        >>> torch.allclose(found.matrices[-1, 0] @ field.encode(start[0]), found.states[-1, 0], rtol=1e-12)
+        True
     """
     clock = torch.as_tensor(times, dtype=torch.float64)
     check_times(clock.numpy(), "times")

@@ -29,6 +29,16 @@ def true_ledger(system: System, z: Float[Tensor, "n d"], field: VariableModel) -
 
     Raises:
         InputError: If the field has other variables, no degree, or no constant channel.
+
+    Example:
+        >>> from bcos_ode.config import NetworkConfig
+        >>> from bcos_ode.model import DataScales, create_model
+        >>> from bcos_ode.systems import SYSTEMS
+        >>> scales = DataScales.of(torch.rand(9, 2).double(), torch.rand(9, 2).double())
+        >>> field = create_model(NetworkConfig(model="degree"), ["x", "y"], ["x", "y"], scales)
+        >>> z = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+        >>> true_ledger(SYSTEMS["lotka-volterra"], z, field).contributions[0, 0]  # of α x - β x y = 1.3 - 1.8
+        tensor([-0.2500, -0.9000,  0.6500], dtype=torch.float64)
     """
     p = _comparable(system, field)
     derivatives = system(z)

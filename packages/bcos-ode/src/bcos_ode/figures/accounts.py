@@ -77,10 +77,11 @@ def draw_cancellation(propagations: dict[str, Propagation], *, title: str, time_
     for k, (name, found) in enumerate(propagations.items()):
         colour = COLOURS[k % len(COLOURS)]
         ends = found.horizon.numpy()
-        reached = f"median horizon {np.median(ends):.3g}" if np.isfinite(np.median(ends)) else "horizon beyond the end"
+        reached = ends[np.isfinite(ends)]
+        text = f"horizon of {len(reached)} of {len(ends)}" + (f", first at {reached.min():.3g}" if len(reached) else "")
         lines = axes.semilogy(found.times.numpy(), found.cancellation.numpy(), color=colour, linewidth=1.3, alpha=0.9)
-        lines[0].set_label(f"{name}: {reached}")
-        for end in ends[np.isfinite(ends)]:
+        lines[0].set_label(f"{name}: {text}")
+        for end in reached:
             axes.plot([end], [CANCELLATION], "o", color=colour, markersize=5)
     axes.axhline(CANCELLATION, color=_INK, linewidth=0.9, linestyle="--")
     axes.annotate(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bcos_ode.explanation import Coefficients, Ledger, ledger_error
 
-# orange pushes up, blue down; the blue is the darker one, so that grey print tells strong ones apart
+# orange is up, blue down; the blue is the darker one, so that grey print tells strong ones apart
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#0b2f6b", "#5b9bd5", "#ffffff", "#f2a07b", "#d9481c"])
 _FAINT = "#57606a"
 
@@ -19,8 +19,8 @@ _FAINT = "#57606a"
 def draw_ledger(ledgers: Mapping[str, Ledger], *, title: str) -> Figure:
     """Draw how much each channel contributes to each derivative over the states, a panel for each equation.
 
-    A number is the root mean square of a contribution, in units of the derivative's. Its sign is that of the
-    contribution where the channel is positive.
+    A number is the root mean square of a contribution, in units of the derivative's, with the sign that contributions
+    mostly have where the channel is positive.
 
     Args:
         ledgers: By name, a row for each. One named "equations" is the truth: the others are given their error.
@@ -53,7 +53,8 @@ def draw_ledger(ledgers: Mapping[str, Ledger], *, title: str) -> Figure:
                     )
     figure.suptitle(title, fontsize=12, fontweight="bold")
     figure.supxlabel(
-        "root mean square contribution of each channel, in units of the derivative's; orange pushes up, blue down",
+        "root mean square contribution of each channel, in units of the derivative's; its sign where the channel is "
+        "positive",
         fontsize=8,
     )
     return figure
@@ -105,16 +106,16 @@ def draw_products(found: Ledger, truth: Ledger, *, title: str) -> Figure:
             )
     figure.suptitle(title, fontsize=12, fontweight="bold")
     figure.supxlabel(
-        "root mean square contribution of each product, in units of the derivative's; orange pushes up, blue down",
+        "root mean square contribution of each product, in units of the derivative's; its sign where the product is "
+        "positive",
         fontsize=8,
     )
     return figure
 
 
 def _sizes(found: Ledger) -> Float[np.ndarray, "d *channels"]:
-    """Root mean squares in units of the derivative's, with the mean sign that contributions have on positive channels.
-
-    The sign of a channel is that of its factor's, so ρ x counts as positive wherever x is.
+    """Root mean squares in units of the derivative's, with the sign that contributions mostly have where channels are
+    positive: ρ x counts as positive, whatever the sign of x.
     """
     parts, factors = found.contributions, found.inputs
     if parts.dim() == 4:
