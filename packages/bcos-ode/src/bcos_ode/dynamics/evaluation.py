@@ -22,7 +22,7 @@ from .sparse import SparseModel, fit_sparse
 Field = Callable[[Tensor], Tensor]
 
 _OUTSIDE, _WIDER = 5, 1.5  # starts drawn for extrapolation; how much wider than the training starts' box
-_THRESHOLD = 0.02  # share of its equation below which the sparse reference drops a term
+_THRESHOLDS = (0.02, 0.05, 0.1, 0.2)  # shares of its equation below which the sparse reference drops a term
 _ACCOUNTED = 500  # states whose ledgers are checked
 
 
@@ -119,7 +119,9 @@ def _score(field: Field, data: DynamicsData, solutions: Solutions, solver: Solve
         if not system.burn_in and not system.stiff:
             found["nrmse_outside"] = _outside(field, system, data, solver)
         if system.lyapunov_exponent is not None:
-            found["valid_time"] = valid_times(predicted, data.truth, data.times, system.lyapunov_exponent).median
+            valid = valid_times(predicted, data.truth, data.times, system.lyapunov_exponent)
+            found["valid_time"] = valid.median
+            found["valid_time_is_lower_bound"] = float(valid.median_is_lower_bound)
         if not np.isnan(period := period_error(predicted, data.truth, data.times)) and not system.lyapunov_exponent:
             found["period_error"] = period
         for invariant in system.invariants.values():
@@ -148,11 +150,23 @@ def _outside(field: Field, system: System, data: DynamicsData, solver: SolverCon
 
 
 def _fit_sparse(data: DynamicsData, samples: MatchingSamples) -> SparseModel | None:
+    """The sparse reference, its threshold chosen by the last fifth of the training samples; None of too few."""
     degree = 2 if data.system is None else max(2, data.system.degree)
+    variables = data.train.variables
+    kept = len(samples.states) * 4 // 5
+    parts = (samples.states, samples.derivatives, samples.weights)
+    first, last = ([part[where] for part in parts] for where in (slice(None, kept), slice(kept, None)))
+
+    def error(threshold: float) -> float:
+        states, derivatives, weights = first
+        found = fit_sparse(states, derivatives, degree, threshold, variables, weights)
+        return field_error(found(last[0]) * last[2], last[1] * last[2])
+
     try:
-        return fit_sparse(
-            samples.states, samples.derivatives, degree, _THRESHOLD, data.train.variables, samples.weights
-        )
+        # of thresholds that do nearly as well, the one that keeps the fewest terms
+        errors = {threshold: error(threshold) for threshold in _THRESHOLDS}
+        chosen = max(t for t, e in errors.items() if e <= 1.05 * min(errors.values()))
+        return fit_sparse(samples.states, samples.derivatives, degree, chosen, variables, samples.weights)
     except ValueError:  # fewer samples than monomials
         return None
 

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from bcos_ode.model import VariableModel
 from bcos_ode.runge_kutta import TABLEAUX, FixedStepIntegrator
+from bcos_ode.solve import ADAPTIVE
 from bcos_ode.systems import System, check_times
 
 from .ledger import View, encoded, linear_map
 from .truth import true_ledger
-
-ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
-"""torchdiffeq's methods that choose their steps."""
 
 _RTOL, _ATOL = 1e-7, 1e-9
 
@@ -62,7 +60,7 @@ def integrate_contributions(
         start: States at the first time.
         times: Increasing.
         view: What is integrated, W or J contributions.
-        method: One of :data:`ADAPTIVE`, or of :data:`bcos_ode.runge_kutta.TABLEAUX`.
+        method: One of :data:`bcos_ode.solve.ADAPTIVE`, or of :data:`bcos_ode.runge_kutta.TABLEAUX`.
         rtol: Relative tolerance of an adaptive method, by default 1e-7.
         atol: Absolute one, by default 1e-9.
         substeps: Steps between two times of a fixed-step method, by default 1.

@@ -43,7 +43,7 @@ LORENZ = _add(
         high=(10.0, 10.0, 35.0),
         span=10.0,
         step=0.02,
-        burn_in=10.0,
+        burn_in=30.0,
         lyapunov_exponent=0.9056,
         source="Lorenz 1963; the exponent as in Sprott, Chaos and Time-Series Analysis (2003)",
     )
