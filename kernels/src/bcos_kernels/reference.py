@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FEW_FEATURES = 4
-"""Features, or outputs, up to which a compiler is given a product as a sum that it can fuse with what is around it."""
 COSINE_OFFSET = 1e-6
 """delta: added to the cosine before the power, unless B is the number 1 or 2."""
 
@@ -126,8 +124,6 @@ class Product:
 
     def respond(self, x: Tensor, unit: Tensor) -> Tensor:
         """The linear response l."""
-        if torch.compiler.is_compiling() and min(unit.shape) <= FEW_FEATURES:
-            return (x.unsqueeze(-2) * unit).sum(-1)
         return F.linear(x, unit)
 
     def pull_back(self, grad: Tensor, x: Tensor, unit: Tensor, needs: Needs) -> tuple[Tensor | None, Tensor | None]:

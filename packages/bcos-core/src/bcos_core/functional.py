@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import bcos_kernels
+import torch
 import torch.nn.functional as F
 from bcos_kernels import build_report as kernel_report
 from bcos_kernels import reference, uncentred_batch_norm
@@ -17,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
-    "FEW",
     "IntOrPair",
     "bcos_conv2d",
     "bcos_linear",
     "check_exponent",
+    "thin_product",
     "kernel_report",
     "uncentred_batch_norm",
     "written_out",
@@ -29,8 +30,7 @@ __all__ = [
 
 IntOrPair = int | tuple[int, int]
 
-FEW = reference.FEW_FEATURES
-"""Features, or outputs, up to which a product of matrices is mostly overhead."""
+_FEW = 4  # features, or outputs, up to which calling a product costs more than computing it
 
 _written_out: ContextVar[bool] = ContextVar("written_out", default=False)
 
@@ -147,8 +147,20 @@ def bcos_linear(
         torch.Size([2, 5, 8])
     """
     if _written_out.get():
-        return _formula(reference.Product(), x, weight, b, max_out, detach, eps)
+        return _formula(_Product(), x, weight, b, max_out, detach, eps)
     return bcos_kernels.linear(x, weight, b=b, max_out=max_out, detach=detach, eps=eps)
+
+
+def thin_product(x: Float[Tensor, "*batch features"], weight: Float[Tensor, "out features"]) -> Tensor:
+    """X wᵀ; for a compiler, where there are few features or outputs, as a sum that it fuses with what is around it."""
+    if torch.compiler.is_compiling() and min(weight.shape) <= _FEW:
+        return (x.unsqueeze(-2) * weight).sum(-1)
+    return F.linear(x, weight)
+
+
+class _Product(reference.Product):
+    def respond(self, x: Tensor, unit: Tensor) -> Tensor:
+        return thin_product(x, unit)
 
 
 def _formula(

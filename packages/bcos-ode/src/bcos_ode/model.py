@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from bcos_core.functional import FEW
+from bcos_core.functional import thin_product
 from bcos_core.nn import BcosLinear, Detachable
 from bcos_core.run.checkpoint import load_model, load_state, save_model
 from bcos_core.run.error import InputError
@@ -21,13 +21,24 @@ EPS = 1e-30
 """Inside norms: a guard against 0/0 and nothing else. With more of it a B-cos network would not be homogeneous."""
 
 
-class ReadOut(nn.Linear):
-    """A linear layer with few outputs: for a compiler a sum that it can fuse, not a product of its own."""
+class ReadOut(nn.Module):
+    """The last layer: linear, without bias.
+
+    Args:
+        width: Units that are read.
+        num_outputs: Outputs.
+    """
+
+    def __init__(self, width: int, num_outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_outputs, width))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Linear
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch k"]:
-        if self.bias is None and torch.compiler.is_compiling() and self.out_features <= FEW:
-            return (x.unsqueeze(-2) * self.weight).sum(-1)
-        return super().forward(x)
+        return thin_product(x, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
 
 
 class OutputScale(nn.Module):
@@ -219,7 +230,8 @@ def create_model(
         else:
             layers += [nn.Linear(before, after, bias=config.model == "mlp"), nn.Tanh()]
     # the last layer is linear: what it adds up are the contributions of all units, in the outputs' own units
-    layers += [ReadOut(widths[-1], len(outputs), bias=config.model == "mlp"), OutputScale(scales.output_rms)]
+    last = nn.Linear(widths[-1], len(outputs)) if config.model == "mlp" else ReadOut(widths[-1], len(outputs))
+    layers += [last, OutputScale(scales.output_rms)]
     network: nn.Module = nn.Sequential(*layers)
     if config.model == "degree":
         network = HomogeneousDegree(network, config.exponent, config.constant)
