@@ -22,8 +22,8 @@ __all__ = [
     "bcos_conv2d",
     "bcos_linear",
     "check_exponent",
-    "thin_product",
     "kernel_report",
+    "thin_product",
     "uncentred_batch_norm",
     "written_out",
 ]
