@@ -90,9 +90,10 @@ def draw_contributions(
             _draw_waterfall(axes, labels, terms[i], float(found.predictions[i, j]), float(observed[i, j]), output)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     figure.supxlabel(
-        f'"{CONSTANT}" is the constant channel. Terms are in the units of the output and start at 0, not at a mean: '
-        "a large one need not change much from sample to sample (black: ± one standard deviation).\n"
-        "Right of it the smallest, the median and the largest prediction of the test: read from top to bottom.",
+        "Terms are in the output's units and count from 0, not from a mean: a large one need not change much from "
+        f'sample to sample (black: ± one standard deviation). "{CONSTANT}" is the constant channel.\n'
+        "To the right the smallest, the median and the largest prediction of the test: from the top down, terms add up "
+        "from 0 to the prediction.",
         fontsize=8,
         color=_QUIET,
     )
@@ -123,13 +124,14 @@ def draw_series(
     shown = outputs[:_SHOWN_OUTPUTS]
     figure = Figure(figsize=(11, 2.8 * len(shown) + 1), layout="constrained")
     width = 0.7 * (times[1] - times[0])
+    colours = {name: colormaps["tab20"](k % 20) for k, name in enumerate(found.channels) if name != CONSTANT}
     for j, (axes, output) in enumerate(zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True)):
         names, terms = _terms(found, j)
         for sign in (1, -1):
             base = np.zeros(len(rows))
-            for k, (name, term) in enumerate(zip(names, terms.T, strict=True)):
+            for name, term in zip(names, terms.T, strict=True):
                 part = np.where(sign * term > 0, term, 0)
-                colour = _REST if name == CONSTANT else colormaps["tab20"](k % 20)
+                colour = colours.get(name, _REST)
                 axes.bar(times[rows], part, width, base, color=colour, label=name if sign > 0 else None)
                 base += part
         axes.axhline(0, color=_QUIET, linewidth=0.8)
@@ -140,7 +142,8 @@ def draw_series(
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     figure.supxlabel(
-        "What each past observation contributed: bars above zero less bars below are the prediction.",
+        "What each past observation contributed: bars above zero less bars below are the prediction. "
+        f'"{CONSTANT}" is the constant channel.',
         fontsize=8,
         color=_QUIET,
     )
@@ -181,12 +184,15 @@ def _draw_waterfall(
 ) -> None:
     ends = np.cumsum(terms)
     places = np.arange(len(terms))
-    axes.barh(places, terms, left=ends - terms, color=[_UP if term > 0 else _DOWN for term in terms])
-    axes.step([0, *ends], [-0.5, *places + 0.5], where="post", color=_QUIET, linewidth=0.6)
+    axes.barh(places, terms, left=ends - terms, height=0.7, color=[_UP if term > 0 else _DOWN for term in terms])
+    axes.vlines(ends[:-1], places[:-1], places[1:], color=_QUIET, linewidth=0.6)
     axes.axvline(0, color=_QUIET, linewidth=0.8)
     axes.axvline(prediction, color="black", linewidth=1.2)
     axes.axvline(observed, color="black", linewidth=1.2, linestyle=":")
-    axes.set_yticks(places, labels)
+    reach = [0.0, prediction, observed, *ends]
+    margin = 0.05 * (max(reach) - min(reach))
+    axes.set_xlim(min(reach) - margin * (min(reach) < 0), max(reach) + margin)
+    axes.set_yticks(places, [f"{label}:  {term:+.3g}" for label, term in zip(labels, terms, strict=True)])
     axes.invert_yaxis()
     axes.tick_params(labelsize=8)
     axes.set_title(f"{output}: predicted {prediction:.4g} (line)\nobserved {observed:.4g} (dotted)", fontsize=9)

@@ -84,8 +84,10 @@ def fit(
     )
     with run:
         began = time.monotonic()
-        model = _fit(run, config, table, split.train, console or Console(stderr=True))
+        model, losses = _fit(config, table, split.train, console or Console(stderr=True))
         seconds = time.monotonic() - began
+        for step, loss in losses.items():
+            run.log_metrics({"train/loss": loss}, step)
         run.log_metrics({"train/seconds": seconds}, _steps(config))
         metrics, references = _conclude(run, config, table, split, model, pictures)
     return RegressionResult(run.id, metrics, references, model, run.folder, seconds)
@@ -110,7 +112,10 @@ def _steps(config: RegressionConfig) -> int:
     return config.fit.adam_steps + config.fit.lbfgs_steps
 
 
-def _fit(run: TrackedRun, config: RegressionConfig, table: Table, rows: np.ndarray, console: Console) -> VariableModel:
+def _fit(
+    config: RegressionConfig, table: Table, rows: np.ndarray, console: Console
+) -> tuple[VariableModel, dict[int, float]]:
+    """The fitted model, and losses by step."""
     most = config.fit.max_samples
     if most and len(rows) > most:
         random = np.random.default_rng(derive_seed(config.seed, "samples"))
@@ -118,15 +123,16 @@ def _fit(run: TrackedRun, config: RegressionConfig, table: Table, rows: np.ndarr
     inputs, outputs = torch.from_numpy(table.inputs[rows]), torch.from_numpy(table.outputs[rows])
     seed_everything(derive_seed(config.seed, "weights"))
     model = create_model(config.network, table.input_names, table.output_names, DataScales.of(inputs, outputs))
+    losses: dict[int, float] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("fit", total=_steps(config))
 
         def report(_what: str, step: int, loss: float) -> None:
             bar.update(task, completed=step, description=f"loss {loss:.4f}")
-            run.log_metrics({"train/loss": loss}, step)
+            losses[step] = loss
 
         fit_network(model, inputs, outputs, config.fit, report=report)
-    return model.eval()
+    return model.eval(), losses
 
 
 def _conclude(
