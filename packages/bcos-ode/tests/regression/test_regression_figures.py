@@ -10,7 +10,7 @@ from bcos_ode.regression import Contributions
 def found():
     random = np.random.default_rng(0)
     values, rest = random.normal(size=(6, 2, 15)), random.normal(size=(6, 2))
-    channels = tuple(f"x{k}" for k in range(14)) + ("1",)
+    channels = (*(f"x{k}" for k in range(14)), "1")
     predictions = values.sum(-1) + rest
     predictions[:, 1] += 3.0
     return Contributions(channels, values, rest, predictions, 3.0)

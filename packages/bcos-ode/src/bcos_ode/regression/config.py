@@ -25,7 +25,10 @@ class RegressionConfig:
     seed: int = 0
     """Seed of the weights."""
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(depth=2, constant=10.0))
-    fit: FitConfig = field(default_factory=lambda: FitConfig(adam_steps=200, lbfgs_steps=0, weight_decay=5.0))
+    fit: FitConfig = field(
+        # tables are small and noisy, and L-BFGS would fit the noise
+        default_factory=lambda: FitConfig(adam_steps=200, lbfgs_steps=0, weight_decay=2.0, max_samples=0)
+    )
     split: SplitConfig = field(default_factory=lambda: SplitConfig(val=0.0))
 
     def __post_init__(self) -> None:
