@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
 from bcos_core.run.split import Split
 from bcos_core.run.tracking import RunPlace, TrackedRun
@@ -142,8 +141,6 @@ def _conclude(
     spread = table.outputs[split.train].std(0)
     observed = table.outputs[split.test]
     found = contributions_of(model, table.inputs[split.test])
-    if not np.isfinite(found.predictions).all():
-        raise InputError("a prediction is not finite; try a smaller --fit.lr")
     metrics = score(observed, found.predictions, spread=spread, names=table.output_names)
     metrics["completeness_error"] = found.completeness_error
     references = {
@@ -199,19 +196,18 @@ def _draw(
     from bcos_ode.figures.regression import draw_contributions, draw_predictions, draw_series
 
     title = f"{config.arm}: test RMSE / std {metrics['nrmse']:.2f}, R² {metrics['r2']:.2f}"
-    test = split.test
-    drawn = {
-        "predictions.png": lambda path: draw_predictions(
-            table.outputs[test], found.predictions, table.output_names, path, title=title
-        ),
-        "contributions.png": lambda path: draw_contributions(
-            found, table.inputs[test], table.outputs[test], table.input_names, table.output_names, path, title=title
-        ),
-    }
+    test, folder, names = split.test, run.folder, table.output_names
+    draw_predictions(table.outputs[test], found.predictions, names, folder / "predictions.png", title=title)
+    draw_contributions(
+        found,
+        table.inputs[test],
+        table.outputs[test],
+        table.input_names,
+        names,
+        folder / "contributions.png",
+        title=title,
+    )
     if table.times is not None:
-        drawn["series.png"] = lambda path: draw_series(
-            found, table.times, table.outputs, test, table.output_names, path, title=title
-        )
-    for name, draw in drawn.items():
-        draw(run.folder / name)
-        run.log_artifact(run.folder / name, "pictures")
+        draw_series(found, table.times, table.outputs, test, names, folder / "series.png", title=title)
+    for picture in sorted(folder.glob("*.png")):
+        run.log_artifact(picture, "pictures")

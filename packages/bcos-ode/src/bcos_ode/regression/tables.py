@@ -4,6 +4,7 @@ import csv
 import math
 import pathlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from bcos_core.run.config import fingerprint
@@ -89,12 +90,12 @@ def load_table(config: RegressionConfig) -> Table:
         from sklearn.datasets import load_diabetes
 
         # in their own units: what comes by default is centred
-        found = load_diabetes(scaled=False)
+        found: Any = load_diabetes(scaled=False)
         return Table(kind, tuple(found.feature_names), ("progression",), found.data, found.target[:, None])
     if kind == "linnerud":
         from sklearn.datasets import load_linnerud
 
-        found = load_linnerud()
+        found: Any = load_linnerud()
         return Table(kind, tuple(found.feature_names), tuple(found.target_names), found.data, found.target)
     raise unknown_name("data", config.data, ["diabetes", "linnerud", "table:PATH.csv", "series:PATH.csv", HARE_LYNX])
 
