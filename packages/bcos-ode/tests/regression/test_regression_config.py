@@ -43,7 +43,7 @@ def test_arms_are_called_by_what_is_unusual():
     config = RegressionConfig(
         data="series:/some/where/pelts.csv",
         lags=3,
-        network=NetworkConfig(model="mlp_nobias", width=8, encoding="inverse"),
+        network=NetworkConfig(model="mlp_nobias", depth=2, width=8, encoding="inverse"),
     )
     assert config.arm == "series:pelts.csv mlp_nobias 3 lags, horizon 1 2x8 inverse"
 
