@@ -6,7 +6,6 @@ The field f is one function of state and time: its norms take statistics of each
 import pathlib
 from collections.abc import Sequence
 
-import torch
 from bcos_core.nn import (
     BcosConv2d,
     GroupNorm2d,
@@ -69,6 +68,7 @@ class DepthBlock(nn.Module):
         steps: Steps, at least 1.
 
     Example:
+        >>> import torch
         >>> decay = DepthBlock(lambda h, t: -h, TABLEAUX["rk4"], 4)
         >>> f"{decay(torch.ones(1, 1, 1, 1)).item():.4f}", decay.num_evaluations
         ('0.3679', 16)
@@ -109,6 +109,7 @@ class OdeClassifier(nn.Module):
         network: ``stem``, ``block`` and ``head``, by these names.
 
     Example:
+        >>> import torch
         >>> from bcos_core import explain
         >>> model = OdeClassifier(ClassificationConfig(channels=8), classes="0123456789", in_channels=1)
         >>> explanation = explain(model, torch.rand(2, 1, 8, 8))
@@ -221,6 +222,4 @@ def _bcos_head(config: ClassificationConfig, num_classes: int) -> nn.Sequential:
 
 def _vanilla_head(config: ClassificationConfig, num_classes: int) -> nn.Sequential:
     c = config.channels
-    return nn.Sequential(
-        _group_norm(c), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, num_classes)
-    )
+    return nn.Sequential(_group_norm(c), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, num_classes))

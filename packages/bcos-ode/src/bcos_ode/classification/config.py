@@ -30,9 +30,9 @@ class ClassificationConfig:
     """Convolutions of stride 2 in the stem: each halves the side that the field works at."""
     method: Method = "midpoint"
     """Fixed-step method (block ode)."""
-    steps: int = 2
+    steps: int = 4
     """Steps over the whole time (block ode)."""
-    epochs: int = 30
+    epochs: int = 20
     """Passes over the training images."""
     batch_size: int = 32
     lr: float = 1e-2

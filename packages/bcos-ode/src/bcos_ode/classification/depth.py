@@ -61,7 +61,7 @@ def depth_evidence(
         >>> model = OdeClassifier(ClassificationConfig(channels=8), classes="ab", in_channels=1)
         >>> found = depth_evidence(model, torch.rand(3, 1, 8, 8))
         >>> found.evidence.shape, torch.allclose(found.evidence[:, -1], found.logits.amax(1), atol=1e-5)
-        (torch.Size([3, 3]), True)
+        (torch.Size([3, 5]), True)
     """
     block = model.network.get_submodule("block")
     if not isinstance(block, DepthBlock):

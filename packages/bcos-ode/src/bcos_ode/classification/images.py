@@ -126,7 +126,7 @@ def _folder(path: str) -> tuple[tuple[str, ...], dict[str, LabelledImages]]:
     for name, (others, part) in found.items():
         if others != classes:
             odd = min(set(others) ^ set(classes))
-            raise InputError(f'{root}: class "{odd}" is in only one of train/ and {name}/')
+            raise InputError(f'{root}: class folder "{odd}" is in only one of train/ and {name}/')
         if part.images.shape[1:] != pool.images.shape[1:]:
             raise InputError(f"{root}: images of {name}/ are {_size(part)}, those of train/ {_size(pool)}")
     return classes, {name: part for name, (_, part) in found.items()}

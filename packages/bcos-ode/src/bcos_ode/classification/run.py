@@ -41,7 +41,11 @@ class ClassificationResult:
 
 
 def fit(
-    config: ClassificationConfig, *, place: RunPlace | None = None, pictures: bool = True, console: Console | None = None
+    config: ClassificationConfig,
+    *,
+    place: RunPlace | None = None,
+    pictures: bool = True,
+    console: Console | None = None,
 ) -> ClassificationResult:
     """Train, score and explain a classifier, tracked in MLflow; the last epoch's model is kept.
 
@@ -170,7 +174,6 @@ def _completeness_error(model: OdeClassifier, images: LabelledImages) -> float:
     """The largest over evenly spread images: folders are sorted by class."""
     config, device = model.config, next(model.parameters()).device
     chosen = torch.linspace(0, len(images) - 1, min(config.num_explained, len(images))).round().long()
-    errors = [torch.zeros(1)]
-    for x in images.subset(chosen).images.split(config.batch_size):
-        errors.append(explain(model, to_unit_range(x.to(device))).completeness_error.cpu())
-    return float(torch.cat(errors).max())
+    batches = images.subset(chosen).images.split(config.batch_size) if len(chosen) else ()
+    errors = [explain(model, to_unit_range(x.to(device))).completeness_error.cpu() for x in batches]
+    return float(torch.cat([torch.zeros(1), *errors]).max())

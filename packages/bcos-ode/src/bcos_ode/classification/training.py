@@ -104,7 +104,9 @@ def _train_epoch(
         progress.end_batch()
     mean = float(total) / len(images)
     if not mean < float("inf"):  # NaN, too
-        raise InputError(f"the training loss is {mean} in epoch {epoch + 1}; start again with an --lr below {config.lr}")
+        raise InputError(
+            f"the training loss is {mean} in epoch {epoch + 1}; start again with an --lr below {config.lr}"
+        )
     return mean
 
 
@@ -123,9 +125,7 @@ def epoch_batches(
         yield x, batch.labels
 
 
-def shifted(
-    images: Shaped[Tensor, "n c h w"], most: int, generator: torch.Generator
-) -> Shaped[Tensor, "n c h w"]:
+def shifted(images: Shaped[Tensor, "n c h w"], most: int, generator: torch.Generator) -> Shaped[Tensor, "n c h w"]:
     """Shift each image by up to ``most`` pixels each way; zeros come in.
 
     Example:

@@ -16,7 +16,7 @@ from bcos_ode.classification.images import LabelledImages, to_unit_range
 _RIGHT, _WRONG, _MUTED = "#1a7f37", "#c4302b", "#8c959f"
 # red for, blue against; the blue is the darker one, so that a print in grey still tells strong evidence apart
 _EVIDENCE = LinearSegmentedColormap.from_list("evidence", ["#0b2f6b", "#5b9bd5", "#ffffff", "#f2a07b", "#d9481c"])
-_MOST_CLASSES, _MOST_WRONG, _MOST_IMAGES = 12, 3, 500
+_MOST_CLASSES, _MOST_WRONG, _MOST_IMAGES = 12, 4, 500
 
 
 def draw_classification(
@@ -52,21 +52,22 @@ def draw_explanations(model: OdeClassifier, images: LabelledImages, *, title: st
     predicted, of_truth = explain(model, x), explain(model, x, labels)
     right = [i for i in range(len(x)) if predicted.target[i] == labels[i]]
     wrong = [i for i in range(len(x)) if predicted.target[i] != labels[i]]
-    columns = 8
-    rows_right, rows_wrong = -(-len(right) // (columns // 2)), len(wrong)
-    figure = Figure(figsize=(1.25 * columns, 1.5 * (rows_right + rows_wrong) + 0.9), layout="constrained")
-    axes = figure.subplots(rows_right + rows_wrong, columns, squeeze=False)
+    rows_right, rows_wrong = -(-len(right) // 6), -(-len(wrong) // 4)
+    figure = Figure(figsize=(13, 1.25 * (rows_right + rows_wrong) + 0.9), layout="constrained")
+    axes = figure.subplots(rows_right + rows_wrong, 12, squeeze=False)
     for cell in axes.flat:
         cell.set_axis_off()
-    for k, i in enumerate(right):
-        row, first = axes[k // (columns // 2)], k % (columns // 2) * 2
+    for k, i in enumerate(right):  # six pairs in a row
         name = model.classes[int(labels[i])]
-        _show_image(row[first], x[i], f"is {name}")
-        _show_heat(row[first + 1], predicted, i, name, _RIGHT)
-    for row, i in zip(axes[rows_right:], wrong, strict=True):
-        _show_image(row[0], x[i], f"is {model.classes[int(labels[i])]}")
-        _show_heat(row[1], predicted, i, f"taken for {model.classes[int(predicted.target[i])]}", _WRONG)
-        _show_heat(row[2], of_truth, i, f"for {model.classes[int(labels[i])]}", "black")
+        image, heat = axes[k // 6, k % 6 * 2 :][:2]
+        _show_image(image, x[i], f"is {name}")
+        _show_heat(heat, predicted, i, f"for {name}", _RIGHT)
+    for k, i in enumerate(wrong):  # four triples
+        name, answer = model.classes[int(labels[i])], model.classes[int(predicted.target[i])]
+        image, for_answer, for_truth = axes[rows_right + k // 4, k % 4 * 3 :][:3]
+        _show_image(image, x[i], f"is {name}")
+        _show_heat(for_answer, predicted, i, f"taken for {answer}", _WRONG)
+        _show_heat(for_truth, of_truth, i, f"for {name}", "black")
     figure.suptitle(title, fontsize=11, fontweight="bold")
     figure.supxlabel(
         "Red pixels speak for the class, blue against it. Number: the logit, which is the sum over pixels "
@@ -113,8 +114,8 @@ def draw_depth(model: OdeClassifier, images: LabelledImages, *, title: str) -> F
     axes[0, 0].legend(fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     figure.supxlabel(
-        "Left: what the stem alone says, with constants; right, at time 1: the logit. Line: median over images, band: "
-        "80 % of them, dots: steps of the integrator. Above 0 the class is more likely than not.",
+        "How far the state has come towards what the head reads in the end: at time 0 from the stem alone, at time 1 "
+        "the logit (above 0: more likely than not). Line: median over images, band: 80 % of them, dots: steps.",
         fontsize=8,
         color="#57606a",
     )
