@@ -70,6 +70,19 @@ def transformer(projection, head):
     )
 
 
+class OverTime(nn.Module):
+    """Two Euler steps of a field that sees the time."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.time, self.field = bnn.TimeChannel(), bnn.BcosConv2d(channels + 1, channels, 3, padding=1)
+
+    def forward(self, x):
+        for t in (0.5, 1.0):
+            x = x + self.field(self.time(x, t)) / 2
+        return x
+
+
 class Permute(nn.Module):
     def __init__(self, *order):
         super().__init__()
@@ -137,6 +150,7 @@ NETWORKS = {
     "B-cos layers in a plain CNN": lambda: nn.Sequential(
         nn.Conv2d(2, 6, 3), nn.ReLU(inplace=True), bnn.BcosConv2d(6, 6, 3, max_out=2), nn.ReLU(inplace=True), *head(6)
     ),
+    "time": lambda: nn.Sequential(OverTime(2), *head(2)),
     "GELU": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5), bnn.GELU(), nn.Linear(5, 3)),
     "transformer": lambda: transformer(bnn.BcosLinear(16, 16), bnn.BcosLinear(16, 3)),
     "plain transformer": lambda: transformer(nn.Linear(16, 16), nn.Sequential(nn.Linear(16, 3), bnn.GELU())),
@@ -318,6 +332,20 @@ def frozen_map(oracle_conv2d, oracle_linear):
             case bnn.SinCosPosition():
                 positions = module(torch.zeros_like(x))
                 return lambda v: v + positions
+            case OverTime():
+
+                def at(v, t):
+                    return torch.cat([v, torch.full_like(v[:, :1], t)], 1)
+
+                first = conv(module.field, at(x, 0.5))
+                x = x + first(at(x, 0.5)) / 2
+                second = conv(module.field, at(x, 1.0))
+
+                def twice(v):
+                    v = v + first(at(v, 0.5)) / 2
+                    return v + second(at(v, 1.0)) / 2
+
+                return twice
             case bnn.GELU():
                 gate = (1 + torch.erf(x / 2**0.5)) / 2
                 return lambda v: v * gate

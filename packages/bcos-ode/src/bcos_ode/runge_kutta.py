@@ -38,15 +38,21 @@ TABLEAUX = {
 Field = Callable[[Tensor], Tensor]
 
 
-def step(field: Field, z: Float[Tensor, "*batch d"], h: Tensor | float, tableau: Tableau) -> Float[Tensor, "*batch d"]:
-    """One step of an autonomous field."""
+def step(
+    field: Callable[..., Tensor],
+    z: Float[Tensor, "*batch d"],
+    h: Tensor | float,
+    tableau: Tableau,
+    t: float | None = None,
+) -> Float[Tensor, "*batch d"]:
+    """One step: of an autonomous field f(z), or from time t of a field f(z, t)."""
     stages: list[Tensor] = []
-    for row in tableau.a:
+    for row, c in zip(tableau.a, tableau.c, strict=True):
         at = z
         for weight, stage in zip(row, stages, strict=True):
             if weight:
                 at = at + (h * weight) * stage
-        stages.append(field(at))
+        stages.append(field(at) if t is None else field(at, t + h * c))
     for weight, stage in zip(tableau.b, stages, strict=True):
         if weight:
             z = z + (h * weight) * stage

@@ -9,11 +9,12 @@ the constants themselves, never as logit minus contributions: so the completenes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bcos_core.nn import encoding, logit, norm, position
+from bcos_core.nn import encoding, logit, norm, position, time
 
 _CHANNEL_FIRST = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -22,7 +23,7 @@ _CHANNEL_FIRST = (
 _CHANNEL_LAST = (nn.Linear, nn.LayerNorm)
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ELEMENTWISE = (logit.LogitLayer, encoding.Standardise, encoding.InverseEncoding)
-_PER_POSITION = (position.SinCosPosition,)
+_PER_POSITION = (position.SinCosPosition, time.TimeChannel)
 
 
 @dataclass
@@ -48,7 +49,7 @@ def recorded_offsets(model: nn.Module) -> Iterator[Offsets]:
     tape = Offsets()
 
     def record(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
-        constant = _constant(module, args[0] if args else next(iter(kwargs.values())))
+        constant = _constant(module, *args, *kwargs.values())
         if constant is None:
             return output
         if not output.requires_grad:  # frozen weights on a constant: no input leads here, the bias still leads on
@@ -66,8 +67,8 @@ def recorded_offsets(model: nn.Module) -> Iterator[Offsets]:
             handle.remove()
 
 
-def _constant(module: nn.Module, x: Tensor) -> Tensor | None:
-    """What the module adds to its output whatever the input, shaped to broadcast against it; None for nothing."""
+def _constant(module: nn.Module, x: Tensor, *others: Any) -> Tensor | None:
+    """What the module adds to its output whatever the input x, shaped to broadcast against it; None for nothing."""
     with torch.no_grad():
         # a batch norm that keeps no statistics takes those of the batch, which are no constants: only its bias is
         has_statistics = isinstance(module, _BATCH_NORM) and module.running_mean is not None
@@ -75,7 +76,7 @@ def _constant(module: nn.Module, x: Tensor) -> Tensor | None:
             # an affine map of each element alone: its value at zero
             return module.forward(x.new_zeros(1, *(s if d == 1 else 1 for d, s in enumerate(x.shape[1:], start=1))))
         if isinstance(module, _PER_POSITION):
-            return module.forward(x.new_zeros(1, *x.shape[1:]))
+            return module.forward(x.new_zeros(1, *x.shape[1:]), *others)
         if isinstance(module, nn.LayerNorm) and type(module).forward is not nn.LayerNorm.forward:
             # over channels that come first, say (torchvision's and timm's LayerNorm2d): it normalises zeros to its bias
             return module.forward(x.new_zeros(1, *x.shape[1:]))

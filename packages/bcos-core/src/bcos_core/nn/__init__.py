@@ -21,6 +21,7 @@ from .norm import (
 )
 from .position import SinCosPosition
 from .synchronise import synchronise_batch_norms
+from .time import TimeChannel
 
 __all__ = [
     "GELU",
@@ -42,5 +43,6 @@ __all__ = [
     "SelfAttention",
     "SinCosPosition",
     "Standardise",
+    "TimeChannel",
     "synchronise_batch_norms",
 ]
