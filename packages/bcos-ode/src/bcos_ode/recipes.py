@@ -4,10 +4,16 @@ from collections.abc import Callable
 
 from bcos_core.run.registry import Registry
 
+from .classification import recipes as classification
+from .classification.config import ClassificationConfig
 from .config import FitConfig, NetworkConfig
 from .dynamics.config import DynamicsConfig, SolverConfig, WindowsConfig
+from .regression import recipes as regression
+from .regression.config import RegressionConfig
 
-RECIPES: Registry[Callable[[], DynamicsConfig]] = Registry("preset")
+RunConfig = DynamicsConfig | RegressionConfig | ClassificationConfig
+
+RECIPES: Registry[Callable[[], RunConfig]] = Registry("preset")
 
 
 @RECIPES.register("lotka-volterra")
@@ -75,11 +81,20 @@ def hare_lynx() -> DynamicsConfig:
     )
 
 
+RECIPES.register("diabetes")(regression.diabetes)
+RECIPES.register("linnerud")(regression.linnerud)
+RECIPES.register("hare-lynx-series")(regression.hare_lynx_series)
+RECIPES.register("digits")(classification.digits)
+RECIPES.register("cifar10")(classification.cifar10)
+
+_BY_KIND = {"csv": "lotka-volterra", "table": "diabetes", "series": "hare-lynx-series", "folder": "cifar10"}
+
+
 def recipe_for(data: str) -> str:
     """Name of the preset that suits a data name.
 
     Example:
-        >>> recipe_for("lorenz"), recipe_for("csv:mine.csv")
-        ('lorenz', 'lotka-volterra')
+        >>> recipe_for("lorenz"), recipe_for("csv:mine.csv"), recipe_for("folder:photos")
+        ('lorenz', 'lotka-volterra', 'cifar10')
     """
-    return data if data in RECIPES else "lotka-volterra"
+    return data if data in RECIPES else _BY_KIND.get(data.partition(":")[0], "lotka-volterra")

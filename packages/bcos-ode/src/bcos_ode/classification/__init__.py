@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .config import ClassificationConfig
     from .depth import DepthEvidence, depth_evidence
     from .images import ImageData, load_images
-    from .run import ClassificationResult, fit, resume
+    from .run import ClassificationResult, evaluate, explain_test, fit, resume
 
 _HOMES = {
     "ClassificationConfig": "config",
@@ -20,6 +20,8 @@ _HOMES = {
     "ImageData": "images",
     "OdeClassifier": "classifier",
     "depth_evidence": "depth",
+    "evaluate": "run",
+    "explain_test": "run",
     "fit": "run",
     "load_images": "images",
     "resume": "run",
@@ -32,6 +34,8 @@ __all__ = [
     "ImageData",
     "OdeClassifier",
     "depth_evidence",
+    "evaluate",
+    "explain_test",
     "fit",
     "load_images",
     "resume",

@@ -12,6 +12,7 @@ from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
 from bcos_core.run.tracking import RunPlace, TrackedRun, fetch_artifact, find_run, run_folder
 from rich.console import Console
+from torch import Tensor
 
 from .classifier import OdeClassifier
 from .config import ClassificationConfig
@@ -146,13 +147,7 @@ def _run(
         config = model.config
         scored, stage = (data.test, "test") if len(data.test) else (data.val, "val")
         logits = predict(model, scored, config.batch_size)
-        metrics = {
-            "accuracy": accuracy(logits, scored.labels),
-            "loss": float(classification_loss(logits, scored.labels)),
-            "completeness_error": _completeness_error(model, scored),
-            "num_evaluations": float(model.num_evaluations),
-            "num_parameters": float(sum(p.numel() for p in model.parameters())),
-        }
+        metrics = _scores(model, scored, logits)
         run.log_metrics({f"{stage}/{name}": value for name, value in metrics.items()}, config.epochs)
         model.cpu().save(run.folder / MODEL)
         # McNemar's test compares two runs by them
@@ -168,6 +163,44 @@ def _run(
         described = {"variant": config.variant, "block": config.block, "b": config.b, "data": config.data_name}
         run.log_model(run.folder / MODEL, f"ode-{config.block}", described)
     return ClassificationResult(run.id, stage, metrics, model, run.folder, seconds)
+
+
+def evaluate(config: ClassificationConfig, model_file: pathlib.Path) -> dict[str, float]:
+    """Score a model file on the test of its configuration.
+
+    Raises:
+        InputError: If data or file cannot be used.
+    """
+    model, scored = _load(config, model_file)
+    return _scores(model, scored, predict(model, scored, config.batch_size))
+
+
+def explain_test(config: ClassificationConfig, model_file: pathlib.Path, folder: pathlib.Path) -> float:
+    """Draw explanations of test images to their pixels and over depth time; returns the largest completeness error.
+
+    Raises:
+        InputError: If data or file cannot be used.
+    """
+    from bcos_ode.figures.classification import draw_classification
+
+    model, scored = _load(config, model_file)
+    draw_classification(model, scored, folder, title=config.arm)
+    return _completeness_error(model, scored)
+
+
+def _load(config: ClassificationConfig, model_file: pathlib.Path) -> tuple[OdeClassifier, LabelledImages]:
+    data = load_images(config.data, config.split)
+    return OdeClassifier.load(model_file), data.test if len(data.test) else data.val
+
+
+def _scores(model: OdeClassifier, scored: LabelledImages, logits: Tensor) -> dict[str, float]:
+    return {
+        "accuracy": accuracy(logits, scored.labels),
+        "loss": float(classification_loss(logits, scored.labels)),
+        "completeness_error": _completeness_error(model, scored),
+        "num_evaluations": float(model.num_evaluations),
+        "num_parameters": float(sum(p.numel() for p in model.parameters())),
+    }
 
 
 def _completeness_error(model: OdeClassifier, images: LabelledImages) -> float:

@@ -43,9 +43,9 @@ def explain(argv: Sequence[str]) -> None:
         error = explain_regression(run.config, run.model_file, out)
         what, saved = "predictions", "contributions.csv"
     else:
-        from bcos_ode.classification import explain as explain_classifier
+        from bcos_ode.classification import explain_test
 
-        error = explain_classifier(run.config, run.model_file, out)
+        error = explain_test(run.config, run.model_file, out)
         what, saved = "logits", "explanations.png"
     print(f"contributions add up to the {what}: largest error {error:.1e}")
     print(f"saved {short(out / saved)} and others beside it")

@@ -4,16 +4,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 from .config import RegressionConfig
-from .recipes import RECIPES
 
 if TYPE_CHECKING:
     from .contributions import Contributions, contributions_of
     from .metrics import score
-    from .run import RegressionResult, check, fit, reference_predictions
+    from .run import RegressionResult, check, evaluate, explain, fit, reference_predictions
     from .tables import Table, divide_table, lag_series, load_table, read_table
 
 __all__ = [
-    "RECIPES",
     "Contributions",
     "RegressionConfig",
     "RegressionResult",
@@ -21,6 +19,8 @@ __all__ = [
     "check",
     "contributions_of",
     "divide_table",
+    "evaluate",
+    "explain",
     "fit",
     "lag_series",
     "load_table",
@@ -32,7 +32,7 @@ __all__ = [
 _HOMES = {
     "contributions": ("Contributions", "contributions_of"),
     "metrics": ("score",),
-    "run": ("RegressionResult", "check", "fit", "reference_predictions"),
+    "run": ("RegressionResult", "check", "evaluate", "explain", "fit", "reference_predictions"),
     "tables": ("Table", "divide_table", "lag_series", "load_table", "read_table"),
 }
 

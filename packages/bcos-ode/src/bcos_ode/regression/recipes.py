@@ -5,29 +5,21 @@ of five folds, of the series those before the last fifth.
 """
 
 import dataclasses
-from collections.abc import Callable
-
-from bcos_core.run.registry import Registry
 
 from .config import HARE_LYNX, RegressionConfig
 
-RECIPES: Registry[Callable[[], RegressionConfig]] = Registry("preset")
 
-
-@RECIPES.register("diabetes")
 def diabetes() -> RegressionConfig:
     """442 patients, ten variables in their own units, and how far the disease went in a year (Efron et al. 2004)."""
     return RegressionConfig(data="diabetes")
 
 
-@RECIPES.register("linnerud")
 def linnerud() -> RegressionConfig:
     """Twenty men: weight, waist and pulse from three exercises (Tenenhaus 1998). Three outputs, hardly any signal."""
     usual = RegressionConfig(data="linnerud")
     return dataclasses.replace(usual, fit=dataclasses.replace(usual.fit, adam_steps=50))
 
 
-@RECIPES.register("hare-lynx")
 def hare_lynx_series() -> RegressionConfig:
     """Pelts of hare and lynx, each year from the two before it."""
     usual = RegressionConfig(data=HARE_LYNX)

@@ -74,6 +74,7 @@ def fit(
         fold=config.split.fold,
         varies=VARIES,
         tags={
+            "task": "regression",
             "data_fingerprint": table.fingerprint,
             "device": "cpu",
             "num_train": str(len(split.train)),
@@ -138,15 +139,9 @@ def _conclude(
     run: TrackedRun, config: RegressionConfig, table: Table, split: Split, model: VariableModel, pictures: bool
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Score, explain and draw the fitted model, and log all of it."""
-    spread = table.outputs[split.train].std(0)
     observed = table.outputs[split.test]
     found = contributions_of(model, table.inputs[split.test])
-    metrics = score(observed, found.predictions, spread=spread, names=table.output_names)
-    metrics["completeness_error"] = found.completeness_error
-    references = {
-        name: score(observed, predictions, spread=spread, names=table.output_names)
-        for name, predictions in reference_predictions(table, split).items()
-    }
+    metrics, references = _scores(table, split, found)
     for prefix, scores in {"test": metrics, **references}.items():
         # of what columns can be called, MLflow takes little
         named = {f"{prefix}/" + re.sub(r"[^ .\w-]", "_", name): value for name, value in scores.items()}
@@ -157,7 +152,8 @@ def _conclude(
     for name in (PREDICTIONS, CONTRIBUTIONS):
         run.log_artifact(run.folder / name)
     if pictures:
-        _draw(run, config, table, split, found, metrics)
+        for picture in _draw(run.folder, config, table, split, found, metrics):
+            run.log_artifact(picture, "pictures")
     model.save(run.folder / MODEL)
     run.log_model(run.folder / MODEL, config.network.model, {"data": config.data_name, "b": model.config.exponent})
     return metrics, references
@@ -185,18 +181,54 @@ def reference_predictions(table: Table, split: Split) -> dict[str, np.ndarray]:
     return found
 
 
+def evaluate(config: RegressionConfig, model_file: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Score a model file on the test of its configuration: the model's own scores, and those of the references.
+
+    Raises:
+        InputError: If data or file cannot be used.
+    """
+    table, split = check(config)
+    model = VariableModel.load(model_file)
+    metrics, references = _scores(table, split, contributions_of(model, table.inputs[split.test]))
+    return {config.network.model: metrics, **references}
+
+
+def explain(config: RegressionConfig, model_file: pathlib.Path, folder: pathlib.Path) -> float:
+    """Write contributions.csv and pictures of a model file's predictions of the test; returns the largest error.
+
+    Raises:
+        InputError: If data or file cannot be used.
+    """
+    table, split = check(config)
+    found = contributions_of(VariableModel.load(model_file), table.inputs[split.test])
+    found.save(folder / CONTRIBUTIONS, split.test.tolist(), table.output_names, table.outputs[split.test])
+    _draw(folder, config, table, split, found, _scores(table, split, found)[0])
+    return found.completeness_error
+
+
+def _scores(table: Table, split: Split, found: Contributions) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Of the model, and of what it has to beat."""
+    spread, observed = table.outputs[split.train].std(0), table.outputs[split.test]
+
+    def scores(predictions: np.ndarray) -> dict[str, float]:
+        return score(observed, predictions, spread=spread, names=table.output_names)
+
+    metrics = {**scores(found.predictions), "completeness_error": found.completeness_error}
+    return metrics, {name: scores(predicted) for name, predicted in reference_predictions(table, split).items()}
+
+
 def _draw(
-    run: TrackedRun,
+    folder: pathlib.Path,
     config: RegressionConfig,
     table: Table,
     split: Split,
     found: Contributions,
     metrics: Mapping[str, float],
-) -> None:
+) -> list[pathlib.Path]:
     from bcos_ode.figures.regression import draw_contributions, draw_predictions, draw_series
 
     title = f"{config.arm}: test RMSE / std {metrics['nrmse']:.2f}, R² {metrics['r2']:.2f}"
-    test, folder, names = split.test, run.folder, table.output_names
+    test, names = split.test, table.output_names
     draw_predictions(table.outputs[test], found.predictions, names, folder / "predictions.png", title=title)
     draw_contributions(
         found,
@@ -209,5 +241,4 @@ def _draw(
     )
     if table.times is not None:
         draw_series(found, table.times, table.outputs, test, names, folder / "series.png", title=title)
-    for picture in sorted(folder.glob("*.png")):
-        run.log_artifact(picture, "pictures")
+    return sorted(folder.glob("*.png"))
