@@ -13,7 +13,7 @@ def systems(argv: Sequence[str]) -> None:
     from bcos_ode.systems import SYSTEMS
 
     for system in [SYSTEMS[name] for name in options.names or SYSTEMS]:
-        print(f"{system.name}: {system.title}")
+        print(f"\n{system.name}: {system.title}")
         for variable, terms in system.equations.items():
             first, *others = terms
             right = first + "".join(f" - {t[1:].strip()}" if t.startswith("-") else f" + {t}" for t in others)
@@ -24,5 +24,5 @@ def systems(argv: Sequence[str]) -> None:
         print(f"    {constants}; t = 0 to {system.span:g}{unit}, {grid}{', stiff' if system.stiff else ''}")
         print(f"    {system.source}")
     if not options.names:
-        print("hare-lynx: pelts of hare and lynx, 1900 to 1920, a real series (equations unknown)")
+        print("\nhare-lynx: pelts of hare and lynx, 1900 to 1920, a real series (equations unknown)")
         print("\nnext: bcos-ode train lotka-volterra; bcos-ode train --data csv:FILE for trajectories of your own")
