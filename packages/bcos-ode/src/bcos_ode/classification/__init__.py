@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .config import ClassificationConfig
     from .depth import DepthEvidence, depth_evidence
     from .images import ImageData, load_images
-    from .run import ClassificationResult, fit, resume
+    from .run import ClassificationResult, fit, prepare, resume
 
 _HOMES = {
     "ClassificationConfig": "config",
@@ -22,6 +22,7 @@ _HOMES = {
     "depth_evidence": "depth",
     "fit": "run",
     "load_images": "images",
+    "prepare": "run",
     "resume": "run",
 }
 
@@ -34,6 +35,7 @@ __all__ = [
     "depth_evidence",
     "fit",
     "load_images",
+    "prepare",
     "resume",
 ]
 
