@@ -7,7 +7,8 @@ import pytest
 from bcos_core.run.config import from_dict, to_dict
 from bcos_core.run.split import SplitConfig
 from bcos_ode.config import NetworkConfig
-from bcos_ode.regression import RECIPES, RegressionConfig
+from bcos_ode.recipes import RECIPES
+from bcos_ode.regression import RegressionConfig
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

@@ -9,8 +9,8 @@ import torch
 from bcos_core.run.tracking import fetch_artifact, read_run
 from bcos_ode.config import FitConfig, NetworkConfig
 from bcos_ode.model import DataScales, VariableModel, create_model
+from bcos_ode.recipes import RECIPES
 from bcos_ode.regression import (
-    RECIPES,
     RegressionConfig,
     contributions_of,
     divide_table,
@@ -133,7 +133,7 @@ def test_a_run_keeps_what_it_found(project):
 
 
 def test_a_series_is_run_by_seed_and_compared_with_persistence(project):
-    config = dataclasses.replace(RECIPES["hare-lynx"](), fit=QUICK, network=NetworkConfig(encoding="inverse"))
+    config = dataclasses.replace(RECIPES["hare-lynx-series"](), fit=QUICK, network=NetworkConfig(encoding="inverse"))
     first, again = fit(config), fit(config, pictures=False)
     assert first.metrics == again.metrics
     assert (first.folder / "series.png").exists()
@@ -144,7 +144,7 @@ def test_a_series_is_run_by_seed_and_compared_with_persistence(project):
 
 
 def test_references_are_what_they_are_called():
-    config = RECIPES["hare-lynx"]()
+    config = RECIPES["hare-lynx-series"]()
     table = load_table(config)
     split = divide_table(table, config.split)
     found = reference_predictions(table, split)

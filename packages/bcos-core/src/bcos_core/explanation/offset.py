@@ -48,7 +48,7 @@ def recorded_offsets(model: nn.Module) -> Iterator[Offsets]:
     """Record the constants of every forward pass of ``model`` while the context is open."""
     tape = Offsets()
 
-    def record(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         constant = _constant(module, *args, *kwargs.values())
         if constant is None:
             return output

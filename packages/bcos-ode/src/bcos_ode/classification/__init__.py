@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .config import ClassificationConfig
     from .depth import DepthEvidence, depth_evidence
     from .images import ImageData, load_images
-    from .run import ClassificationResult, evaluate, explain_test, fit, resume
+    from .run import ClassificationResult, evaluate, explain_test, fit, prepare, resume
 
 _HOMES = {
     "ClassificationConfig": "config",
@@ -24,6 +24,7 @@ _HOMES = {
     "explain_test": "run",
     "fit": "run",
     "load_images": "images",
+    "prepare": "run",
     "resume": "run",
 }
 
@@ -38,6 +39,7 @@ __all__ = [
     "explain_test",
     "fit",
     "load_images",
+    "prepare",
     "resume",
 ]
 

@@ -64,14 +64,12 @@ def fit(
     kind, colon, path = config.data.partition(":")
     if path:  # resumed from another folder, the run must find its data again
         config = dataclasses.replace(config, data=f"{kind}{colon}{pathlib.Path(path).expanduser().resolve()}")
-    data = load_images(config.data, config.split)
-    device = _device(config)
-    model = _build(config, data)
+    data, model = prepare(config)
     place = place or RunPlace(f"ode/{config.data_name}", config.arm)
     tags = {
         "task": "classification",
         "data_fingerprint": data.fingerprint,
-        "device": device,
+        "device": next(model.parameters()).device.type,
         "num_train": str(len(data.train)),
         "num_test": str(len(data.test) or len(data.val)),
         **place.tags,
@@ -85,7 +83,7 @@ def fit(
         varies=VARIES,
         tags=tags,
     )
-    return _run(run, model.to(device), data, pictures, console or Console(stderr=True))
+    return _run(run, model, data, pictures, console or Console(stderr=True))
 
 
 def resume(run_id: str, *, pictures: bool = True, console: Console | None = None) -> ClassificationResult:
@@ -108,23 +106,24 @@ def resume(run_id: str, *, pictures: bool = True, console: Console | None = None
     stored = folder / "config.json"
     values = configuration.load_dict(stored if stored.exists() else fetch_artifact(record.id, "config.json"))
     config = configuration.from_dict(ClassificationConfig, values)
-    data = load_images(config.data, config.split)
+    data, model = prepare(config)
     if data.fingerprint != record.tags.get("data_fingerprint"):
         raise InputError(f"run {record.id}: the data {config.data} has changed since it began; start a new run")
-    model = _build(config, data).to(_device(config))
     spent = record.metrics.get("train/seconds", 0.0) if (folder / STATE).exists() else 0.0
     run = TrackedRun.resume(record.id)
     return _run(run, model, data, pictures, console or Console(stderr=True), spent=spent)
 
 
-def _device(config: ClassificationConfig) -> str:
+def prepare(config: ClassificationConfig) -> tuple[ImageData, OdeClassifier]:
+    """Load the data and build the model of a configuration, on its device, as :func:`fit` would; train nothing.
+
+    Raises:
+        InputError: If :func:`fit` would refuse them.
+    """
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
         raise InputError("--device cuda: no GPU that this PyTorch can use; expected cpu or auto")
-    return ("cuda" if has_gpu else "cpu") if config.device == "auto" else config.device
-
-
-def _build(config: ClassificationConfig, data: ImageData) -> OdeClassifier:
+    data = load_images(config.data, config.split)
     if not len(data.val) + len(data.test):
         raise InputError("--split.test and --split.val are both 0: nothing is left to score")
     channels, *side = data.shape
@@ -133,7 +132,8 @@ def _build(config: ClassificationConfig, data: ImageData) -> OdeClassifier:
     if config.shift >= min(side):
         raise InputError(f"--shift: expected less than the image's {min(side)} pixels, got {config.shift}")
     seed_everything(derive_seed(config.seed, "weights"))
-    return OdeClassifier(config, classes=data.classes, in_channels=channels, statistics=data.statistics())
+    model = OdeClassifier(config, classes=data.classes, in_channels=channels, statistics=data.statistics())
+    return data, model.to("cuda" if has_gpu and config.device != "cpu" else "cpu")
 
 
 def _run(

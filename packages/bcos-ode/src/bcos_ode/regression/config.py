@@ -64,11 +64,11 @@ class RegressionConfig:
     @property
     def arm(self) -> str:
         """Readable name of what is compared, everything but seed and fold: what is not as usual stands in it."""
-        network, usual = self.network, type(self)().network
+        network, usual = self.network.resolve(), type(self)().network
         unusual = [
             f"{self.lags} lags, horizon {self.horizon}" * self.is_series,
             f"B={network.b:g}" * (network.model == "bcos"),
-            f"degree {network.degree or 2}" * (network.model == "degree"),
+            f"degree {network.degree}" * (network.model == "degree"),
             f"{network.depth}x{network.width}" * ((network.depth, network.width) != (usual.depth, usual.width)),
             network.encoding * (network.encoding != "constant"),
         ]
