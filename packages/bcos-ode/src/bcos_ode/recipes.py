@@ -18,8 +18,8 @@ RECIPES: Registry[Callable[[], RunConfig]] = Registry("preset")
 
 @RECIPES.register("lotka-volterra")
 def lotka_volterra() -> DynamicsConfig:
-    """Prey and predators, from 25 trajectories without noise."""
-    return DynamicsConfig(data="lotka-volterra")
+    """Prey and predators, from 25 trajectories without noise; windows of more than a period keep solutions in step."""
+    return DynamicsConfig(data="lotka-volterra", windows=WindowsConfig(lengths=[5, 20, 50], max_windows=128))
 
 
 @RECIPES.register("lorenz")
