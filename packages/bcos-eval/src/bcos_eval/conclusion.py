@@ -50,9 +50,9 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
     timings = _add_timing(folder, timing)
     missing = [s for s in states if s.state != "done"]
     usable = table.shared() if missing else table
-    comparisons = _compare(study, usable, states, _correct(adapter, study, states))
+    comparisons = _compare(study, adapter, usable, states, _correct(adapter, study, states))
     console.print("drawing and writing the report", highlight=False)
-    report = _describe(study, table, comparisons, missing, timings)
+    report = _describe(study, adapter, table, comparisons, missing, timings)
     out = folder / "report"
     report = dataclasses.replace(
         report,
@@ -68,6 +68,7 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
 
 def _compare(
     study: Study,
+    adapter: Adapter,
     table: ScoreTable,
     states: Sequence[UnitState],
     predictions: Mapping[str, np.ndarray] | None,
@@ -84,7 +85,11 @@ def _compare(
             print(f"arm {arm} is left out, it has no scores: {'; '.join(reasons)}")
     if not planned:
         raise InputError(f"{study.name}: no planned contrast has scores of both arms")
-    names = [name for name in dict.fromkeys((study.metric, *_secondary(table))) if name in (*table.metrics, "seconds")]
+    names = [
+        name
+        for name in dict.fromkeys((study.metric, *_secondary(table, adapter)))
+        if name in (*table.metrics, "seconds")
+    ]
     found = []
     for name in names:
         if name != study.metric and not np.isfinite(table.frame[name].to_numpy(float)).all():
@@ -109,10 +114,10 @@ def _with_localisation(table: ScoreTable, folder: pathlib.Path) -> ScoreTable:
     return found
 
 
-def _secondary(table: ScoreTable) -> list[str]:
+def _secondary(table: ScoreTable, adapter: Adapter) -> list[str]:
     """Metrics that are tested beside the study's own: how well explanations point, how exact they are, what it took."""
     names = (*table.metrics, "seconds")
-    return [n for n in names if n.endswith("localisation") or n in ("completeness_error", "seconds")]
+    return [n for n in names if n.endswith("localisation") or n in (*adapter.secondary, "seconds")]
 
 
 def _study(queue: UnitQueue) -> Study:
@@ -174,6 +179,7 @@ def _scatter(comparisons: Sequence[Comparison], folder: pathlib.Path) -> list[Pi
 
 def _describe(
     study: Study,
+    adapter: Adapter,
     table: ScoreTable,
     comparisons: Sequence[Comparison],
     missing: Sequence[UnitState],
@@ -199,7 +205,7 @@ def _describe(
             name: metadata.version(name)
             for name in (
                 "bcos-eval",
-                "bcos-vision",
+                adapter.program,
                 "bcos-core",
                 "bcos-kernels",
                 "torch",

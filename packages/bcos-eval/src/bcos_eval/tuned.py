@@ -10,6 +10,7 @@ from bcos_core.run.tracking import log_summary
 from .figures.trials import draw_trials
 from .queue import UnitQueue
 from .stats import higher_is_better
+from .studies.adapter import load_adapter
 from .study import Tuning, study_folder
 
 _SHOWN = 5
@@ -60,9 +61,10 @@ def _say(plan: Tuning, table: pd.DataFrame, planned: int, path: pathlib.Path) ->
     shown = path.parent.relative_to(here) if path.is_relative_to(here) else path.parent
     data = f"--data {plan.values['data']} " if "data" in plan.values else ""
     print(f"saved {shown}/trials.csv and trials.png")
+    program = load_adapter(plan.package).program
     print(
-        f"next: bcos-{plan.package} train {data}{chosen}   (with the options of the search; its own value is "
-        "optimistic, the test's is not)"
+        f"next: {program} train {data}{chosen}   (with the options of the search; its own value is optimistic, the "
+        "test's is not)"
     )
 
 

@@ -13,6 +13,7 @@ from .planning import (
     new_queue,
     now,
     open_queue,
+    package_of,
     parse_twice,
     refuse_existing,
     refuse_varied,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def crossval(argv: Sequence[str]) -> None:
     from bcos_eval.studies.adapter import load_adapter
 
-    adapter = load_adapter("vision")
+    adapter = load_adapter(package_of(argv))
     parser = _parser(adapter)
     options = parse_twice(parser, adapter, argv)
     from rich.console import Console
@@ -48,11 +49,19 @@ def crossval(argv: Sequence[str]) -> None:
         conclude(queue, timing=timing, console=console)
 
 
+def _rope(options: Any) -> float:
+    from bcos_eval.stats.metric import is_share
+
+    if options.rope is not None:
+        return options.rope
+    return 0.005 if is_share(options.metric) else 0.0
+
+
 def _parser(adapter: "Adapter") -> CommandParser:
     parser = CommandParser(
         prog="bcos-eval crossval",
         description="Train every arm on every fold (or with every seed), test the differences, write the report.",
-        epilog="All further options are those of bcos-vision train, and hold for every arm.",
+        epilog=f"All further options are those of {adapter.program} train, and hold for every arm.",
     )
     parser.add_argument(
         "--arm",
@@ -66,9 +75,13 @@ def _parser(adapter: "Adapter") -> CommandParser:
     parser.add_argument("--folds", type=int, default=5, help="parts of the data, each the test once; 1: its own split")
     parser.add_argument("--repeats", type=int, default=1, help="times that the data is cut anew")
     parser.add_argument("--seeds", type=int, default=1, help="seeds for each fold, counted from --seed")
-    parser.add_argument("--metric", type=str, default="accuracy", help="what arms are compared by")
+    parser.add_argument("--metric", type=str, default=adapter.metrics[0], help="what arms are compared by")
     parser.add_argument(
-        "--rope", type=float, default=0.005, help="differences up to this size count as none (chosen beforehand)"
+        "--rope",
+        type=float,
+        default=None,
+        help="differences up to this size count as none (chosen beforehand); by default half a point "
+        "of a share, else 0",
     )
     parser.add_argument("--control", type=str, default=None, help="the arm to compare with; by default the first")
     parser.add_argument(
@@ -134,7 +147,7 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
         design=design,
         metric=options.metric,
         control=options.control or first,
-        rope=options.rope,
+        rope=_rope(options),
         contrasts=read_contrasts(options.contrast or ()),
         search=search,
         command=write_command("crossval", argv),

@@ -18,8 +18,22 @@ if TYPE_CHECKING:
     from bcos_eval.studies.adapter import Adapter
 
 
+def package_of(argv: Sequence[str]) -> str:
+    """The package that ``--package`` names: it decides which other options there are."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word == "--package" or word.startswith("--package="):
+            return word.partition("=")[2] or following
+    return "vision"
+
+
 def add_work_options(parser: CommandParser, adapter: "Adapter", what: str) -> None:
-    """Add name, workers, queue, resume, and all options of the training."""
+    """Add package, name, workers, queue, resume, and all options of the training."""
+    parser.add_argument(
+        "--package",
+        type=str,
+        default="vision",
+        help="what is trained: vision, ode (dynamics), ode-regression or ode-classification; each has its own options",
+    )
     parser.add_argument("preset", nargs="?", help="preset of the training; by default the one that suits the data")
     parser.add_argument("--name", type=str, default=None, help=f"the {what}'s name; by default data, kind and time")
     parser.add_argument(
@@ -45,7 +59,7 @@ def parse_twice(parser: CommandParser, adapter: "Adapter", argv: Sequence[str]) 
         parser.error(f"--workers: expected at least 0, got {first.workers}")
     if first.resume is not None:
         given = {word.partition("=")[0] for word in argv if word.startswith("--")}
-        if first.preset is not None or given - {"--resume", "--workers", "--queue", "--retry"}:
+        if first.preset is not None or given - {"--resume", "--workers", "--queue", "--retry", "--package"}:
             parser.error("--resume takes everything as planned; only --workers, --queue and --retry go with it")
         return first
     if first.retry:

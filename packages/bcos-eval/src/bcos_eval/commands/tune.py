@@ -12,6 +12,7 @@ from .planning import (
     new_queue,
     now,
     open_queue,
+    package_of,
     parse_twice,
     refuse_existing,
     refuse_varied,
@@ -23,12 +24,12 @@ from .planning import (
 def tune(argv: Sequence[str]) -> None:
     from bcos_eval.studies.adapter import load_adapter
 
-    adapter = load_adapter("vision")
+    adapter = load_adapter(package_of(argv))
     parser = CommandParser(
         prog="bcos-eval tune",
         description="Search for the best options inside the training data: a trial is worth its mean over inner folds, "
         "and the test is never looked at.",
-        epilog="All further options are those of bcos-vision train, and hold for every trial.",
+        epilog=f"All further options are those of {adapter.program} train, and hold for every trial.",
     )
     parser.add_argument(
         "--space",
@@ -40,7 +41,7 @@ def tune(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--trials", type=int, default=20, help="how many to try")
     parser.add_argument("--inner_folds", type=int, default=3, help="parts of the training images, each scored once")
-    parser.add_argument("--metric", type=str, default="accuracy", help="what trials are compared by")
+    parser.add_argument("--metric", type=str, default=adapter.metrics[0], help="what trials are compared by")
     add_work_options(parser, adapter, "search")
     options = parse_twice(parser, adapter, argv)
     from rich.console import Console

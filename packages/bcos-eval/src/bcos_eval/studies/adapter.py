@@ -36,6 +36,11 @@ class Adapter(Protocol):
     def name(self) -> str: ...
 
     @property
+    def program(self) -> str:
+        """The command that trains one of them: "bcos-vision"."""
+        ...
+
+    @property
     def config_type(self) -> type[Any]:
         """The package's configuration, a frozen dataclass with a field ``seed``."""
         ...
@@ -57,7 +62,12 @@ class Adapter(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What a unit reports."""
+        """What a unit reports, first what arms are compared by unless one asks for another."""
+        ...
+
+    @property
+    def secondary(self) -> tuple[str, ...]:
+        """Metrics that are tested beside that one."""
         ...
 
     def recipe(self, name: str | None, data: str | None) -> Any:
@@ -105,14 +115,22 @@ class Adapter(Protocol):
         ...
 
 
+PACKAGES = ("vision", "ode", "ode-regression", "ode-classification")
+"""Names of the adapters."""
+
+
 def load_adapter(package: str) -> Adapter:
     """The adapter of a package.
 
     Raises:
         InputError: If there is none.
     """
+    if package not in PACKAGES:
+        raise unknown_name("package", package, PACKAGES)
     if package == "vision":
         from .vision import VisionAdapter
 
         return VisionAdapter()
-    raise unknown_name("package", package, ("vision",))
+    from .ode import make_adapter
+
+    return make_adapter(package)

@@ -29,6 +29,7 @@ class VisionAdapter:
     """``bcos_vision.train.fit`` as studies see it."""
 
     name = "vision"
+    program = "bcos-vision"
     config_type = TrainConfig
     preload = (
         "bcos_vision.train",
@@ -48,6 +49,7 @@ class VisionAdapter:
     }
 
     metrics = ("accuracy", "top5_accuracy", "precision", "recall", "loss", "completeness_error", "seconds")
+    secondary = ("completeness_error",)
 
     def recipe(self, name: str | None, data: str | None) -> TrainConfig:
         return RECIPES[name or recipe_for(data or "digits")]()
