@@ -104,15 +104,13 @@ class OdeAdapter:
         }
 
     def run(self, config: Any, place: RunPlace, key: str) -> UnitResult:
-        package = importlib.import_module(self.module)
+        package: Any = importlib.import_module(self.module)
         record = find_tagged(place.experiment, {"unit_key": key})
         if record is None or record.status != "FINISHED":
-            goes_on = record is not None and hasattr(package, "resume")  # the others take minutes: they start again
-            result = (
-                package.resume(record.id, pictures=False)
-                if goes_on
-                else package.fit(config, place=place, pictures=False)
-            )
+            if record is not None and self.config_type is ClassificationConfig:
+                result = package.resume(record.id, pictures=False)
+            else:  # the others take a minute or two: they start again
+                result = package.fit(config, place=place, pictures=False)
             record = read_run(result.run_id)
         for file in run_folder(record.id).glob("*.safetensors"):  # MLflow has it
             file.unlink()

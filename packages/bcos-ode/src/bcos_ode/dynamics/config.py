@@ -116,12 +116,12 @@ class DynamicsConfig:
     @property
     def arm(self) -> str:
         """Readable name of what is compared, everything but seed and fold: what is not as usual stands in it."""
-        network = self.network
+        network = self.network.resolve()  # the degree of a system is said by its name
         words = [
             self.data_name,
             network.model,
             f"B={network.b:g}" * (network.model == "bcos"),
-            f"p={network.degree}" * (network.model == "degree"),
+            f"p={self.network.degree}" * (self.network.degree is not None),
             f"{network.depth}x{network.width}",
             network.encoding * (network.encoding != "constant"),
             f"noise {self.noise:g}" * (self.noise > 0),
