@@ -5,7 +5,9 @@ import torch
 from bcos_core import explain
 from bcos_core.run.error import InputError
 from bcos_ode.config import NetworkConfig
-from bcos_ode.explanation import Ledger, ledger, product_ledger
+from bcos_ode.explanation import Ledger, ledger, product_ledger, true_ledger
+from bcos_ode.model import DataScales, create_model
+from bcos_ode.systems import SYSTEMS
 
 
 def written_out(field, e):
@@ -92,3 +94,34 @@ def test_mistakes_are_named(states, make):
         ledger(field, states[0])
     with pytest.raises(InputError, match="of degree 1, where second derivatives add up to zero"):
         product_ledger(field, states)
+
+
+@pytest.mark.parametrize("kind", ["bcos", "degree"])
+def test_an_order_divides_monomials_as_it_says(kind):
+    """Held against the equations written out: α x and -β x y, each shared among its factors and the constant."""
+    system = SYSTEMS["lotka-volterra"]
+    z = torch.rand(7, 2, dtype=torch.float64) + 0.5
+    scales = DataScales.of(z, system(z))
+    field = create_model(NetworkConfig(model=kind), system.variables, system.variables, scales)
+    α, β, *_ = system.parameters.values()
+    x, y = z.unbind(-1)
+    found = true_ledger(system, z, field, order=3).contributions[:, 0]
+    expected = torch.stack([(α * x - β * x * y) / 3, -β * x * y / 3, 2 * α * x / 3 - β * x * y / 3], -1)
+    torch.testing.assert_close(found, expected)
+    of_order = ledger(field, z, order=3)
+    assert of_order.completeness_error.max() < 1e-12
+    own = ledger(field, z)
+    torch.testing.assert_close(of_order.contributions[..., :2], own.contributions[..., :2] * field.degree / 3)
+
+
+def test_an_order_needs_a_constant_and_a_view_that_has_one():
+    z = torch.rand(7, 2, dtype=torch.float64)
+    scales = DataScales.of(z, z)
+    scaled = create_model(NetworkConfig(encoding="scaled"), ["x", "y"], ["x", "y"], scales)
+    with pytest.raises(InputError, match='order: needs a constant channel, which encoding "scaled" does not have'):
+        ledger(scaled, z, order=2)
+    usual = create_model(NetworkConfig(), ["x", "y"], ["x", "y"], scales)
+    with pytest.raises(InputError, match="order: expected a positive number, got -1"):
+        ledger(usual, z, order=-1)
+    with pytest.raises(InputError, match="order: the view W has none"):
+        ledger(usual, z, "W", order=2)

@@ -26,6 +26,12 @@ def explain(argv: Sequence[str]) -> None:
         "--view", choices=["J", "W"], default="J", help="of a field: whose contributions are integrated"
     )
     parser.add_argument(
+        "--order",
+        type=float,
+        default=None,
+        help="of a field: order of the products that view J divides among their factors; by default the equations'",
+    )
+    parser.add_argument(
         "--method", type=str, default="dopri5", help="of a field: torchdiffeq's solver, or rk4 and alike"
     )
     parser.add_argument("--out", type=str, default=None, help="folder to write")
@@ -58,18 +64,21 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
     from bcos_ode.dynamics import prepare
     from bcos_ode.explanation import disagreement, integrate_contributions, ledger, ledger_error, true_ledger
     from bcos_ode.figures.accounts import draw_account
-    from bcos_ode.figures.dynamics import draw_accounts
+    from bcos_ode.figures.dynamics import draw_accounts, order_for
     from bcos_ode.model import VariableModel
 
     model = VariableModel.load(run.model_file)
     data, _ = prepare(run.config)
     states = torch.from_numpy(data.truth).flatten(0, 1)
-    ledgers = {view: ledger(model, states, view) for view in ("J", "W")}
+    if not model.explains:
+        ledger(model, states)  # which says why not
+    order = order_for(model, data) if options.order is None else options.order
+    ledgers = {"J": ledger(model, states, "J", order=order), "W": ledger(model, states, "W")}
     difference = disagreement(ledgers["W"], ledgers["J"])
     truth = None
     if data.system is not None and run.config.network.encoding == "constant":
-        truth = true_ledger(data.system, states, model)
-    _print_ledger(ledgers["J"], truth)
+        truth = true_ledger(data.system, states, model, order=order)
+    _print_ledger(ledgers["J"], truth, order)
     error = max(float(found.completeness_error.max()) for found in ledgers.values())
     print(f"contributions add up to the derivatives: largest error {error:.1e} over {len(states)} states, both views")
     worst = max(difference, key=lambda name: difference[name])
@@ -86,7 +95,8 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
         if not 0 < options.time < float("inf"):
             raise InputError(f"--time: expected a positive number, got {options.time}")
         times = np.linspace(0, options.time, 201)
-    account = integrate_contributions(model, start, times, view=options.view, method=options.method)
+    of_view = order if options.view == "J" else None
+    account = integrate_contributions(model, start, times, view=options.view, order=of_view, method=options.method)
     total = account.contributions[-1, 0]
     print(f"\nfrom t = 0 to {times[-1]:g}, contributions to how far each variable went (view {options.view}):")
     width = max(map(len, model.inputs)) + 2
@@ -96,7 +106,7 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
         went = float(account.states[-1, 0, i] - account.states[0, 0, i])
         print(f"  {variable:<{width}}{went:>+10.4g}{cells}{float(total[i].sum()):>+12.4g}")
     print(f"they add up: largest error {float(account.completeness_error.max()):.1e}")
-    draw_accounts(model, data, out, title=run.config.arm)
+    draw_accounts(model, data, out, title=run.config.arm, order=order)
     draw_account(account, title=f"{run.config.arm}: why it went where it went").savefig(out / "account.png", dpi=130)
     _save_ledger(ledgers, truth, data.truth, out / "ledger.csv")
     np.savez_compressed(
@@ -123,10 +133,10 @@ def _state(text: str, variables: tuple[str, ...]) -> Any:
     return state
 
 
-def _print_ledger(found: Any, truth: Any) -> None:
+def _print_ledger(found: Any, truth: Any, order: float) -> None:
     size = found.derivatives.square().mean(0).sqrt()
     print(
-        "contributions to each derivative, root mean square in units of its own (view J"
+        f"contributions to each derivative, root mean square in units of its own (view J of order {order:g}"
         + ("; in brackets the equations' own):" if truth is not None else "):")
     )
     width = max(map(len, found.equations)) + 4

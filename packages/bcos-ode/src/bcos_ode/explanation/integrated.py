@@ -44,6 +44,7 @@ def integrate_contributions(
     times: Float[Tensor, "t"] | np.ndarray,
     *,
     view: View = "J",
+    order: float | None = None,
     method: str = "dopri5",
     rtol: float | None = None,
     atol: float | None = None,
@@ -60,6 +61,7 @@ def integrate_contributions(
         start: States at the first time.
         times: Increasing.
         view: What is integrated, W or J contributions.
+        order: As :func:`~bcos_ode.explanation.ledger` has it.
         method: One of :data:`bcos_ode.solve.ADAPTIVE`, or of :data:`bcos_ode.runge_kutta.TABLEAUX`.
         rtol: Relative tolerance of an adaptive method, by default 1e-7.
         atol: Absolute one, by default 1e-9.
@@ -85,7 +87,7 @@ def integrate_contributions(
 
     def derivative(state: Tensor) -> Tensor:
         e = field.encode(state[:, :d])
-        matrix, derivatives = linear_map(field, e, view)
+        matrix, derivatives = linear_map(field, e, view, order)
         return torch.cat([derivatives, (matrix * e[:, None]).flatten(1)], -1)
 
     state = torch.cat([start.detach(), start.new_zeros(len(start), d * m)], -1)
@@ -111,7 +113,12 @@ def integrate_contributions(
 
 
 def true_integrated_contributions(
-    system: System, start: Float[Tensor, "n d"], times: Float[Tensor, "t"] | np.ndarray, field: VariableModel
+    system: System,
+    start: Float[Tensor, "n d"],
+    times: Float[Tensor, "t"] | np.ndarray,
+    field: VariableModel,
+    *,
+    order: float | None = None,
 ) -> Account:
     """The account of known equations, in the J view's convention (:func:`~bcos_ode.explanation.true_ledger`).
 
@@ -122,7 +129,7 @@ def true_integrated_contributions(
     shape = (system.dim, len(field.channels))
 
     def rates(z: np.ndarray) -> np.ndarray:
-        return true_ledger(system, torch.from_numpy(z)[None], field).contributions[0].numpy().ravel()
+        return true_ledger(system, torch.from_numpy(z)[None], field, order=order).contributions[0].numpy().ravel()
 
     states, sums = _quadrature(system, start, clock, rates, shape[0] * shape[1])
     return Account(system.variables, field.channels, clock, states, sums.unflatten(-1, shape))

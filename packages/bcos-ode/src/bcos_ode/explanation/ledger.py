@@ -1,5 +1,6 @@
 """A vector field's ledger: what each channel, and each pair of channels, contributes to each derivative."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,6 +11,7 @@ from bcos_core.run.error import InputError
 from jaxtyping import Float
 from torch import Tensor
 
+from bcos_ode.encoding import ConstantChannel
 from bcos_ode.model import VariableModel
 
 View = Literal["W", "J"]
@@ -38,7 +40,7 @@ class Ledger:
         return (parts.sum(-1) - self.derivatives).abs() / size
 
 
-def ledger(field: VariableModel, z: Float[Tensor, "n d"], view: View = "J") -> Ledger:
+def ledger(field: VariableModel, z: Float[Tensor, "n d"], view: View = "J", *, order: float | None = None) -> Ledger:
     """What each channel contributes to each derivative, by one forward and one backward pass over all equations.
 
     The two views are different ways to divide the same derivatives (docs/maths.md, "Accounts of a vector field").
@@ -48,9 +50,12 @@ def ledger(field: VariableModel, z: Float[Tensor, "n d"], view: View = "J") -> L
         field: Without biases (model "bcos" or "degree").
         z: States.
         view: W or J.
+        order: Order q of what view J divides, by default the field's degree p. Of a monomial of exponents a and degree
+            r a variable is given a_k / q and the constant (q - r) / q: with the order of the equations each product is
+            divided among its factors, and no constant has to take back what they were given too much.
 
     Raises:
-        InputError: If the field has no exact ledger, or the view is unknown.
+        InputError: If the field has no exact ledger, the view is unknown, or an order is asked for that it cannot have.
 
     Example:
         >>> from bcos_ode.config import NetworkConfig
@@ -62,7 +67,7 @@ def ledger(field: VariableModel, z: Float[Tensor, "n d"], view: View = "J") -> L
         (torch.Size([5, 2, 3]), True)
     """
     e = encoded(field, z)
-    matrix, derivatives = linear_map(field, e, view)
+    matrix, derivatives = linear_map(field, e, view, order)
     return Ledger(field.outputs, field.channels, e, matrix * e[:, None], derivatives)
 
 
@@ -99,7 +104,7 @@ def product_ledger(field: VariableModel, z: Float[Tensor, "n d"]) -> Ledger:
 
 
 def linear_map(
-    field: VariableModel, e: Float[Tensor, "n m"], view: View
+    field: VariableModel, e: Float[Tensor, "n m"], view: View, order: float | None = None
 ) -> tuple[Float[Tensor, "n d m"], Float[Tensor, "n d"]]:
     """The matrices W(e), or J(e) / p, whose product with e is f(e), and f(e); detached.
 
@@ -116,7 +121,33 @@ def linear_map(
         own = torch.diagonal(values, dim1=0, dim2=2)  # each copy of the batch asks one equation
         (gradient,) = torch.autograd.grad(own.sum(), copies)
     matrix = gradient.unflatten(0, (d, n)).transpose(0, 1)
-    return (matrix if view == "W" else matrix / p), own.detach()
+    if order is None or order == p:
+        return (matrix if view == "W" else matrix / p), own.detach()
+    if view == "W":
+        raise InputError("order: the view W has none; it is what the network applied")
+    return _of_order(matrix, e, p, order_of(field, order)), own.detach()
+
+
+def _of_order(jacobian: Float[Tensor, "n d m"], e: Float[Tensor, "n m"], p: float, order: float) -> Tensor:
+    """J / p with each variable's part scaled to J / q; the constant's takes up the difference, from J alone."""
+    variables = jacobian[..., :-1] * e[:, None, :-1]
+    moved = variables.sum(-1, keepdim=True) * (1 / p - 1 / order) / e[:, None, -1:]
+    return torch.cat([jacobian[..., :-1] / order, jacobian[..., -1:] / p + moved], -1)
+
+
+def order_of(field: VariableModel, order: float | None) -> float:
+    """The order that is meant: a given one, or the field's degree.
+
+    Raises:
+        InputError: If it is not positive, or the field has no constant channel to take up the difference.
+    """
+    if order is None:
+        return degree_of(field)
+    if not 0 < order < math.inf:
+        raise InputError(f"order: expected a positive number, got {order}")
+    if not isinstance(field.encoding, ConstantChannel) or not field.encoding.constant:
+        raise InputError(f'order: needs a constant channel, which encoding "{field.config.encoding}" does not have')
+    return float(order)
 
 
 def encoded(field: VariableModel, z: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:

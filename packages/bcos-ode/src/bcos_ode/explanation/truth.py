@@ -11,12 +11,12 @@ from bcos_ode.encoding import ConstantChannel
 from bcos_ode.model import VariableModel
 from bcos_ode.systems import System
 
-from .ledger import Ledger, degree_of
+from .ledger import Ledger, degree_of, order_of
 
 _ABSENT = 1e-12  # of an equation's largest contribution: rounding
 
 
-def true_ledger(system: System, z: Float[Tensor, "n d"], field: VariableModel) -> Ledger:
+def true_ledger(system: System, z: Float[Tensor, "n d"], field: VariableModel, *, order: float | None = None) -> Ledger:
     """What J contributions are when the field is the system: z_k ∂f_i/∂z_k / p, and the constant has the rest.
 
     Of a monomial of exponents a and degree r this gives a_k / p to variable k and (p - r) / p to the constant.
@@ -26,6 +26,7 @@ def true_ledger(system: System, z: Float[Tensor, "n d"], field: VariableModel) -
         system: The equations.
         z: States.
         field: Whose degree and channels count.
+        order: As :func:`~bcos_ode.explanation.ledger` has it.
 
     Raises:
         InputError: If the field has other variables, no degree, or no constant channel.
@@ -40,7 +41,8 @@ def true_ledger(system: System, z: Float[Tensor, "n d"], field: VariableModel) -
         >>> true_ledger(SYSTEMS["lotka-volterra"], z, field).contributions[0, 0]  # of α x - β x y = 1.3 - 1.8
         tensor([-0.2500, -0.9000,  0.6500], dtype=torch.float64)
     """
-    p = _comparable(system, field)
+    _comparable(system, field)
+    p = order_of(field, order)
     derivatives = system(z)
     own = z[:, None] * system.jacobian(z) / p
     rest = derivatives - own.sum(-1)

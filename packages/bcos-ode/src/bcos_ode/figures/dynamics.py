@@ -62,6 +62,7 @@ def draw_accounts(model: VariableModel, data: DynamicsData, folder: pathlib.Path
         data: Its test.
         folder: Where ledger.png, account.png, phase.png and horizon.png are written.
         title: First line of each picture.
+        order: Of view J; by default :func:`order_for`.
 
     Returns:
         Paths of what was written: an account needs a solution, which may fail.
@@ -69,14 +70,16 @@ def draw_accounts(model: VariableModel, data: DynamicsData, folder: pathlib.Path
     system, unit = data.system, data.system.time_unit if data.system is not None else ""
     states = torch.from_numpy(data.truth).flatten(0, 1)
     states = states[:: max(1, len(states) // _STATES)]
-    ledgers = {"J": ledger(model, states, "J"), "W": ledger(model, states, "W")}
+    order = order_for(model, data) if order is None else order
+    name = "J" if order == model.degree else f"J, order {order:g}"
+    ledgers = {name: ledger(model, states, "J", order=order), "W": ledger(model, states, "W")}
     if system is not None and model.config.encoding == "constant":
-        ledgers = {"equations": true_ledger(system, states, model), **ledgers}
+        ledgers = {"equations": true_ledger(system, states, model, order=order), **ledgers}
     figures = {"ledger.png": draw_ledger(ledgers, title=f"{title}: what drives each variable")}
     times = data.times[: data.num_within] if data.num_within > 2 else data.times
     start = torch.from_numpy(data.starts[:1])
     try:
-        account = integrate_contributions(model, start, times)
+        account = integrate_contributions(model, start, times, order=order)
         figures["account.png"] = draw_account(account, title=f"{title}: why it went where it went", time_unit=unit)
         if system is None or not system.stiff:
             views = {view: propagate(model, start, data.times, view=view, substeps=_SUBSTEPS) for view in ("W", "J")}
@@ -87,8 +90,16 @@ def draw_accounts(model: VariableModel, data: DynamicsData, folder: pathlib.Path
         pass
     if len(model.inputs) > 1:
         figures["phase.png"] = draw_phase(
-            model, torch.from_numpy(data.truth[:_TRAJECTORIES]), title=f"{title}: what drives it where"
+            model, torch.from_numpy(data.truth[:_TRAJECTORIES]), title=f"{title}: what drives it where", order=order
         )
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=130)
     return [folder / name for name in figures]
+
+
+def order_for(model: VariableModel, data: DynamicsData) -> float:
+    """The order by which products are divided among their factors: that of the equations, where they are known."""
+    assert model.degree is not None
+    if data.system is None or model.config.encoding != "constant":
+        return model.degree
+    return max(model.degree, float(data.system.degree))

@@ -25,6 +25,7 @@ def draw_phase(
     *,
     title: str,
     view: View = "J",
+    order: float | None = None,
     plane: tuple[str, str] | None = None,
 ) -> Figure:
     """Draw trajectories in a plane, a panel for each equation, each piece in the colour of the largest |contribution|.
@@ -37,6 +38,7 @@ def draw_phase(
         trajectories: States.
         title: First line of the picture.
         view: Whose contributions, W or J.
+        order: As :func:`~bcos_ode.explanation.ledger` has it.
         plane: Two variables; by default the first and the last.
 
     Raises:
@@ -49,7 +51,7 @@ def draw_phase(
     if not set(plane) <= set(names):
         raise InputError(f"plane: expected two of {', '.join(names)}, got {', '.join(plane)}")
     across, up = (names.index(name) for name in plane)
-    found = ledger(field, trajectories.flatten(0, 1), view)
+    found = ledger(field, trajectories.flatten(0, 1), view, order=order)
     size, order = found.contributions.abs().sort(-1, descending=True)
     tied = size[..., 1] > (1 - _TIE) * size[..., 0]
     largest = order[..., 0].masked_fill(tied, -1).unflatten(0, trajectories.shape[:2])  # (n, t, d)
