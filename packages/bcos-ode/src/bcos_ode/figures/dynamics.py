@@ -54,7 +54,9 @@ def draw_dynamics(
     return [solutions, *draw_accounts(model, data, folder, title=title)]
 
 
-def draw_accounts(model: VariableModel, data: DynamicsData, folder: pathlib.Path, *, title: str) -> list[pathlib.Path]:
+def draw_accounts(
+    model: VariableModel, data: DynamicsData, folder: pathlib.Path, *, title: str, order: float | None = None
+) -> list[pathlib.Path]:
     """Draw the ledger, an account along the first test trajectory, the phase portrait and the propagators' horizon.
 
     Args:

@@ -52,9 +52,9 @@ def draw_phase(
         raise InputError(f"plane: expected two of {', '.join(names)}, got {', '.join(plane)}")
     across, up = (names.index(name) for name in plane)
     found = ledger(field, trajectories.flatten(0, 1), view, order=order)
-    size, order = found.contributions.abs().sort(-1, descending=True)
+    size, ranks = found.contributions.abs().sort(-1, descending=True)
     tied = size[..., 1] > (1 - _TIE) * size[..., 0]
-    largest = order[..., 0].masked_fill(tied, -1).unflatten(0, trajectories.shape[:2])  # (n, t, d)
+    largest = ranks[..., 0].masked_fill(tied, -1).unflatten(0, trajectories.shape[:2])  # (n, t, d)
     points = trajectories[..., [across, up]]
     pieces = torch.stack([points[:, :-1], points[:, 1:]], 2)
     figure = Figure(figsize=(3.6 * len(names) + 0.3, 4.2), layout="constrained")
