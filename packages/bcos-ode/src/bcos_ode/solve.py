@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .runge_kutta import TABLEAUX, FixedStepIntegrator
 from .systems import check_times
+from .threads import single_threaded
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 """torchdiffeq's; one step size for the whole batch."""
@@ -127,6 +128,7 @@ def solve(
     return states
 
 
+@single_threaded()
 def solve_each(
     field: Callable[[Tensor], Tensor],
     starts: np.ndarray,

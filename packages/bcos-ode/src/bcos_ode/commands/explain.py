@@ -63,7 +63,6 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
 
     from bcos_ode.dynamics import prepare
     from bcos_ode.explanation import disagreement, integrate_contributions, ledger, ledger_error, true_ledger
-    from bcos_ode.figures.accounts import draw_account
     from bcos_ode.figures.dynamics import draw_accounts, order_for
     from bcos_ode.model import VariableModel
 
@@ -106,8 +105,7 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
         went = float(account.states[-1, 0, i] - account.states[0, 0, i])
         print(f"  {variable:<{width}}{went:>+10.4g}{cells}{float(total[i].sum()):>+12.4g}")
     print(f"they add up: largest error {float(account.completeness_error.max()):.1e}")
-    draw_accounts(model, data, out, title=run.config.arm, order=order)
-    draw_account(account, title=f"{run.config.arm}: why it went where it went").savefig(out / "account.png", dpi=130)
+    draw_accounts(model, data, out, title=run.config.arm, order=order, account=account)
     _save_ledger(ledgers, truth, data.truth, out / "ledger.csv")
     np.savez_compressed(
         out / "account.npz",

@@ -13,6 +13,7 @@ from bcos_ode.fit.derivatives import MatchingSamples
 from bcos_ode.model import VariableModel
 from bcos_ode.solve import Solutions, solve_each
 from bcos_ode.systems import System, draw_starts, simulate
+from bcos_ode.threads import single_threaded
 
 from .config import SolverConfig
 from .data import DynamicsData
@@ -39,6 +40,7 @@ class Evaluation:
     sparse: SparseModel | None
 
 
+@single_threaded()
 def evaluate(model: VariableModel, data: DynamicsData, samples: MatchingSamples, solver: SolverConfig) -> Evaluation:
     """Score a field, and what it is to be measured against, on the same test.
 

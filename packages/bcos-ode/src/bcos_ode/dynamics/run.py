@@ -15,6 +15,7 @@ from bcos_ode.fit.network import fit_network
 from bcos_ode.fit.progress import FitProgress
 from bcos_ode.fit.windows import check_windows, fit_windows
 from bcos_ode.model import DataScales, VariableModel, create_model
+from bcos_ode.threads import single_threaded
 
 from .config import DynamicsConfig, with_file_absolute
 from .data import DynamicsData, load_dynamics
@@ -40,6 +41,7 @@ class FitResult:
     """Fitting itself, without data, evaluation and pictures."""
 
 
+@single_threaded()
 def fit(
     config: DynamicsConfig, *, place: RunPlace | None = None, pictures: bool = True, console: Console | None = None
 ) -> FitResult:

@@ -13,6 +13,7 @@ from bcos_ode.model import VariableModel
 from bcos_ode.runge_kutta import TABLEAUX, FixedStepIntegrator
 from bcos_ode.solve import ADAPTIVE
 from bcos_ode.systems import System, check_times
+from bcos_ode.threads import single_threaded
 
 from .ledger import View, encoded, linear_map
 from .truth import true_ledger
@@ -38,6 +39,7 @@ class Account:
         return error / self.states.abs().amax(0).clamp(min=torch.finfo(error.dtype).tiny)
 
 
+@single_threaded()
 def integrate_contributions(
     field: VariableModel,
     start: Float[Tensor, "n d"],

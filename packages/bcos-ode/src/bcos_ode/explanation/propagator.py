@@ -12,6 +12,7 @@ from bcos_ode.encoding import ConstantChannel, Encoding, InverseChannels
 from bcos_ode.model import VariableModel
 from bcos_ode.runge_kutta import TABLEAUX, Tableau
 from bcos_ode.systems import check_times
+from bcos_ode.threads import single_threaded
 
 from .ledger import View, encoded, linear_map
 
@@ -49,6 +50,7 @@ class Propagation:
         return torch.where(beyond.any(0), first, torch.inf)
 
 
+@single_threaded()
 def propagate(
     field: VariableModel,
     start: Float[Tensor, "n d"],

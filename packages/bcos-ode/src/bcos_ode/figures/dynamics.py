@@ -7,8 +7,9 @@ from bcos_core.run.error import InputError
 
 from bcos_ode.dynamics.data import DynamicsData
 from bcos_ode.dynamics.evaluation import Evaluation
-from bcos_ode.explanation import integrate_contributions, ledger, propagate, true_ledger
+from bcos_ode.explanation import Account, integrate_contributions, ledger, propagate, true_ledger
 from bcos_ode.model import VariableModel
+from bcos_ode.threads import single_threaded
 
 from .accounts import draw_account, draw_cancellation
 from .ledger import draw_ledger
@@ -17,9 +18,10 @@ from .trajectories import draw_solutions
 
 _STATES = 2000  # whose contributions are averaged
 _TRAJECTORIES = 5  # of a phase portrait
-_SUBSTEPS = 4  # between two times, where solutions are stepped
+_STEPS = 150  # of a propagator, at most: each asks for a Jacobian at four stages
 
 
+@single_threaded()
 def draw_dynamics(
     model: VariableModel, data: DynamicsData, evaluation: Evaluation, folder: pathlib.Path, *, title: str
 ) -> list[pathlib.Path]:
@@ -54,8 +56,15 @@ def draw_dynamics(
     return [solutions, *draw_accounts(model, data, folder, title=title)]
 
 
+@single_threaded()
 def draw_accounts(
-    model: VariableModel, data: DynamicsData, folder: pathlib.Path, *, title: str, order: float | None = None
+    model: VariableModel,
+    data: DynamicsData,
+    folder: pathlib.Path,
+    *,
+    title: str,
+    order: float | None = None,
+    account: Account | None = None,
 ) -> list[pathlib.Path]:
     """Draw the ledger, an account along the first test trajectory, the phase portrait and the propagators' horizon.
 
@@ -65,6 +74,7 @@ def draw_accounts(
         folder: Where ledger.png, account.png, phase.png and horizon.png are written.
         title: First line of each picture.
         order: Of view J; by default :func:`order_for`.
+        account: To draw; by default one along the first test trajectory.
 
     Returns:
         Paths of what was written: an account needs a solution, which may fail.
@@ -81,10 +91,12 @@ def draw_accounts(
     times = data.times[: data.num_within] if data.num_within > 2 else data.times
     start = torch.from_numpy(data.starts[:1])
     try:
-        account = integrate_contributions(model, start, times, order=order)
+        account = account or integrate_contributions(model, start, times, order=order)
         figures["account.png"] = draw_account(account, title=f"{title}: why it went where it went", time_unit=unit)
         if system is None or not system.stiff:
-            views = {view: propagate(model, start, data.times, view=view, substeps=_SUBSTEPS) for view in ("W", "J")}
+            # steps as long as those between observations: what a fixed-step method solves well enough
+            near = data.times[: _STEPS + 1]
+            views = {view: propagate(model, start, near, view=view) for view in ("W", "J")}
             figures["horizon.png"] = draw_cancellation(
                 views, title=f"{title}: how far a start explains what follows", time_unit=unit
             )

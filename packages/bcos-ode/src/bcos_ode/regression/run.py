@@ -18,6 +18,7 @@ from sklearn.linear_model import LinearRegression
 
 from bcos_ode.fit.network import fit_network
 from bcos_ode.model import DataScales, VariableModel, create_model
+from bcos_ode.threads import single_threaded
 
 from .config import HARE_LYNX, RegressionConfig
 from .contributions import Contributions, contributions_of
@@ -45,6 +46,7 @@ class RegressionResult:
     """Of the fit itself."""
 
 
+@single_threaded()
 def fit(
     config: RegressionConfig, *, place: RunPlace | None = None, pictures: bool = True, console: Console | None = None
 ) -> RegressionResult:
@@ -181,6 +183,7 @@ def reference_predictions(table: Table, split: Split) -> dict[str, np.ndarray]:
     return found
 
 
+@single_threaded()
 def evaluate(config: RegressionConfig, model_file: pathlib.Path) -> dict[str, dict[str, float]]:
     """Score a model file on the test of its configuration: the model's own scores, and those of the references.
 
@@ -193,6 +196,7 @@ def evaluate(config: RegressionConfig, model_file: pathlib.Path) -> dict[str, di
     return {config.network.model: metrics, **references}
 
 
+@single_threaded()
 def explain(config: RegressionConfig, model_file: pathlib.Path, folder: pathlib.Path) -> float:
     """Write contributions.csv and pictures of a model file's predictions of the test; returns the largest error.
 
