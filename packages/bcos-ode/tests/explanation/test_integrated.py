@@ -83,7 +83,7 @@ def test_mistakes_are_named(states, make):
 @pytest.mark.parametrize(("method", "options"), [("rk4", {}), ("bosh3", {"rtol": 0.1, "atol": 0.1})])
 def test_a_solution_that_leaves_all_bounds_is_named(make, method, options):
     """z' = z² from 1 ends at t = 1."""
-    field = make(NetworkConfig(model="degree", depth=1, width=1, encoding="scaled"), ("z",))
+    field = make(NetworkConfig(model="degree", depth=1, width=1, encoding="scaled", constant=1.0), ("z",))
     with torch.no_grad():
         field.network.network[0].weight.fill_(1)
         field.network.network[1].weight.fill_(field.encoding.scale.item() ** 2 / field.network.network[2].scale.item())
