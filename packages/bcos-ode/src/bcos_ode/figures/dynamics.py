@@ -1,5 +1,6 @@
 """The pictures that a run over dynamics leaves: its solutions, and its accounts."""
 
+import contextlib
 import pathlib
 
 import torch
@@ -64,7 +65,8 @@ def draw_accounts(model: VariableModel, data: DynamicsData, folder: pathlib.Path
         title: First line of each picture.
 
     Returns:
-        Paths of what was written: an account needs a solution, which may fail.
+        Paths of what was written: an account needs a solution, which may fail, by explicit steps, of which a stiff
+        field takes too many.
     """
     system, unit = data.system, data.system.time_unit if data.system is not None else ""
     states = torch.from_numpy(data.truth).flatten(0, 1)
@@ -73,18 +75,16 @@ def draw_accounts(model: VariableModel, data: DynamicsData, folder: pathlib.Path
     if system is not None and model.config.encoding == "constant":
         ledgers = {"equations": true_ledger(system, states, model), **ledgers}
     figures = {"ledger.png": draw_ledger(ledgers, title=f"{title}: what drives each variable")}
-    times = data.times[: data.num_within] if data.num_within > 2 else data.times
     start = torch.from_numpy(data.starts[:1])
-    try:
-        account = integrate_contributions(model, start, times)
-        figures["account.png"] = draw_account(account, title=f"{title}: why it went where it went", time_unit=unit)
-        if system is None or not system.stiff:
+    if system is None or not system.stiff:
+        # where its solution fails, solutions.png shows that
+        with contextlib.suppress(InputError):
+            account = integrate_contributions(model, start, data.times_within)
+            figures["account.png"] = draw_account(account, title=f"{title}: why it went where it went", time_unit=unit)
             views = {view: propagate(model, start, data.times, view=view, substeps=_SUBSTEPS) for view in ("W", "J")}
             figures["horizon.png"] = draw_cancellation(
                 views, title=f"{title}: how far a start explains what follows", time_unit=unit
             )
-    except InputError:  # its solution fails: solutions.png shows that
-        pass
     if len(model.inputs) > 1:
         figures["phase.png"] = draw_phase(
             model, torch.from_numpy(data.truth[:_TRAJECTORIES]), title=f"{title}: what drives it where"

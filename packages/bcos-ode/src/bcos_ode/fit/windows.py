@@ -68,7 +68,7 @@ def check_windows(data: Trajectories, config: WindowsConfig) -> None:
         InputError: If the steps are not equal, or a window is longer than the data.
     """
     steps = np.diff(data.times)
-    if not np.allclose(steps, steps[0], rtol=1e-6):
+    if not np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         raise InputError("--windows.lengths: windows need observations at equal steps; give [] to fit derivatives only")
     if max(config.lengths) >= len(data.times):
         raise InputError(
