@@ -1,12 +1,13 @@
 """bcos_conv2d and bcos_linear against the formula over unfolded patches, float64."""
 
 import math
+import os
 import re
 
 import pytest
 import torch
 import torch.nn.functional as F
-from bcos_core.functional import _written_out, bcos_conv2d, bcos_linear, written_out
+from bcos_core.functional import _written_out, bcos_conv2d, bcos_linear, thin_product, written_out
 from torch.utils._python_dispatch import TorchDispatchMode
 
 TORCHS_ADVICE = "ignore:Using padding='same' with even kernel"
@@ -338,3 +339,40 @@ class Recorded(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.namespaces.add(func.namespace)
         return func(*args, **(kwargs or {}))
+
+
+# ---- products with few features or outputs ----
+
+THIN = [(3, 8), (8, 2), (4, 4), (5, 5), (1, 1)]  # out, features
+
+
+def _thin(out, features):
+    x = torch.randn(2, 7, features, dtype=torch.float64)
+    weight = torch.randn(out, features, dtype=torch.float64)
+    return x, weight, torch.randn(2, 7, out, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", THIN, ids=str)
+@pytest.mark.parametrize("compiling", [False, True])
+def test_a_thin_product_is_a_product(monkeypatch, shape, compiling):
+    """Called, and written as the sum that a compiler is given."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    x, weight, grad = _thin(*shape)
+    torch.testing.assert_close(thin_product(x, weight), torch.einsum("nif,of->nio", x, weight))
+    by_x = torch.einsum("nio,of->nif", grad, weight)
+    by_weight = torch.einsum("nio,nif->of", grad, x)
+    for found, expected in zip(gradients(thin_product, x, weight, grad), (by_x, by_weight), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.skipif(
+    not os.environ.get("BCOS_TEST_COMPILE"), reason="compiles for a minute; BCOS_TEST_COMPILE=1 runs it"
+)
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+@pytest.mark.parametrize("shape", THIN, ids=str)
+def test_a_compiled_thin_product_is_the_same(shape):
+    x, weight, grad = _thin(*shape)
+    compiled = torch.compile(thin_product, fullgraph=True)
+    torch.testing.assert_close(compiled(x, weight), thin_product(x, weight), rtol=1e-13, atol=1e-13)
+    both = (gradients(f, x, weight, grad) for f in (compiled, thin_product))
+    torch.testing.assert_close(*both, rtol=1e-13, atol=1e-13)

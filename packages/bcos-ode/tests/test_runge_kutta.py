@@ -1,11 +1,15 @@
 """Fixed-step Runge-Kutta against the matrix exponential and against torchdiffeq."""
 
+import os
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 import torchdiffeq
 from bcos_core.run.error import InputError
+from bcos_ode.config import NetworkConfig
+from bcos_ode.model import DataScales, create_model
 from bcos_ode.runge_kutta import TABLEAUX, FixedStepIntegrator, step
 
 MATRIX = torch.tensor([[-0.3, 2.0, 0.1], [-1.5, -0.2, 0.4], [0.0, 0.3, -0.7]], dtype=torch.float64)
@@ -84,6 +88,29 @@ def test_gradient():
         return FixedStepIntegrator(lambda z: torch.tanh(z @ matrix.T), substeps=3)(START, times)[-1]
 
     assert torch.autograd.gradcheck(end, matrix)
+
+
+@pytest.mark.skipif(
+    not os.environ.get("BCOS_TEST_COMPILE"), reason="compiles for a minute; BCOS_TEST_COMPILE=1 runs it"
+)
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+@pytest.mark.parametrize("model", ["bcos", "degree", "mlp"])
+def test_a_compiled_step_is_the_same_step(model):
+    """Answers and gradients are torchdiffeq's."""
+    torch.manual_seed(0)
+    z = torch.rand(30, 2, dtype=torch.float64) * 3
+    field = create_model(NetworkConfig(model=model, width=8), ("x", "y"), ("x", "y"), DataScales.of(z, _predator(z)))
+    times = torch.linspace(0, 0.5, 6, dtype=torch.float64)
+
+    def solved(integrate):
+        start = z[:4].clone().requires_grad_()
+        states = integrate(start)
+        wanted = [start, *field.parameters()]
+        return states.detach(), torch.autograd.grad(states.square().sum(), wanted)
+
+    expected = solved(lambda start: torchdiffeq.odeint(lambda _t, z: field(z), start, times, method="rk4"))
+    found = solved(lambda start: FixedStepIntegrator(field, compiled=True)(start, times))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_what_is_refused():

@@ -17,6 +17,10 @@ class Optim:
     lr: float = 0.1
     """Learning rate."""
 
+    def __post_init__(self):
+        if not self.lr > 0:
+            raise ValueError(f"--optim.lr: expected a positive number, got {self.lr}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -92,6 +96,7 @@ class TestParser:
             (["--zzzzzzzzz", "5"], "unknown option --zzzzzzzzz; see tool train --help"),
             (["small", "large"], "unexpected argument large"),
             (["--epochs", "0"], "--epochs: expected at least 1, got 0"),
+            (["--optim.lr", "-1"], "--optim.lr: expected a positive number, got -1.0"),
         ],
     )
     def test_mistakes(self, parser, capsys, arguments, line):

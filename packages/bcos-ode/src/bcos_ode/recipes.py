@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from bcos_core.run.error import unknown_name
 from bcos_core.run.registry import Registry
 
 from .classification import recipes as classification
@@ -93,8 +94,16 @@ _BY_KIND = {"csv": "lotka-volterra", "table": "diabetes", "series": "hare-lynx-s
 def recipe_for(data: str) -> str:
     """Name of the preset that suits a data name.
 
+    Raises:
+        InputError: If there is no such data.
+
     Example:
         >>> recipe_for("lorenz"), recipe_for("csv:mine.csv"), recipe_for("folder:photos")
         ('lorenz', 'lotka-volterra', 'cifar10')
     """
-    return data if data in RECIPES else _BY_KIND.get(data.partition(":")[0], "lotka-volterra")
+    if data in RECIPES:
+        return data
+    kind = data.partition(":")[0]
+    if kind not in _BY_KIND or ":" not in data:
+        raise unknown_name("data", data, (*RECIPES, *(f"{name}:PATH" for name in _BY_KIND)))
+    return _BY_KIND[kind]

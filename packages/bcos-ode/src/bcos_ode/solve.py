@@ -1,8 +1,9 @@
 """Solve z' = f(z) for a learned field: differentiably, through torchdiffeq; or one by one, through SciPy.
 
 What torchdiffeq 0.2.5 leaves to its callers is handled here: its first step leaks gradients unless it is given
-(issue 284); its fixed-step methods interpolate linearly between grid and output times, so steps here end at outputs;
-an underflow of the step is an assertion without place (issues 27, 57, 184); ``scipy_solver`` loses the gradient.
+(issue 284); its fixed-step methods interpolate linearly between grid and output times, and what dopri8 and bosh3
+interpolate is hundreds of times less exact than their steps, so steps of all these end at outputs here; an underflow of
+the step is an assertion without place (issues 27, 57, 184); ``scipy_solver`` loses the gradient.
 """
 
 import math
@@ -35,10 +36,12 @@ _HINT = (
 
 
 class SolveError(InputError):
-    """A solution that ended before its time."""
+    """A solution that ended before its time; of a batch of states (N, d), the largest is named."""
 
     def __init__(self, what: str, time: float, state: np.ndarray) -> None:
-        numbers = ", ".join(f"{x:.3g}" for x in np.atleast_1d(state).ravel()[:6])
+        states = np.atleast_2d(state)
+        largest = np.nan_to_num(np.abs(states), nan=np.inf).max(1).argmax()
+        numbers = ", ".join(f"{x:.3g}" for x in states[largest, :6])
         super().__init__(f"{what} at t = {time:.6g}, z = ({numbers}); {_HINT}")
         self.time = time
 
@@ -80,7 +83,8 @@ def solve(
             constant memory, slower, and only as exact as that solution. ``field`` has to be a module.
 
     Raises:
-        InputError: If times are not increasing, the method is unknown, or a solution ends early (:class:`SolveError`).
+        InputError: If times are not increasing, a tolerance is not positive, the method is unknown, or a solution ends
+            early (:class:`SolveError`).
         ValueError: If ``adjoint`` is asked for in explanation mode, or of what is no module.
 
     Example:
@@ -92,6 +96,7 @@ def solve(
     import torchdiffeq
 
     check_times(times.detach().cpu().numpy(), "times")
+    check_tolerances(rtol, atol)
     if method in TABLEAUX:
         if adjoint:
             raise ValueError(f'adjoint: fixed-step methods ("{method}") are differentiated directly')
@@ -99,30 +104,19 @@ def solve(
         _check_finite(states, times)
         return states
     if method not in ADAPTIVE:
-        known = (*ADAPTIVE, *TABLEAUX)
-        raise unknown_name("differentiable solver", method, known)
-    last = {"time": float(times[0]), "state": start.detach()}
-
-    def right_hand_side(t: Tensor, z: Tensor) -> Tensor:
-        last.update(time=float(t), state=z.detach())
-        return field(z)
-
-    options = {"first_step": float(times[1] - times[0]) / 10, "max_num_steps": _MOST_STEPS}
+        raise unknown_name("differentiable solver", method, (*ADAPTIVE, *TABLEAUX))
+    if adjoint:
+        if not isinstance(field, nn.Module):
+            raise ValueError("adjoint: needs a module, whose parameters it can find")
+        _refuse_explanation(field)
+    right_hand_side = _TimeFirst(field, float(times[0]), start.detach())
+    integrate = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
+    options = {"first_step": float(times[1] - times[0]) / 10, "max_num_steps": _MOST_STEPS, **stops(method, times)}
     try:
-        if adjoint:
-            if not isinstance(field, nn.Module):
-                raise ValueError("adjoint: needs a module, whose parameters it can find")
-            _refuse_explanation(field)
-            states = torchdiffeq.odeint_adjoint(
-                _TimeFirst(field), start, times, rtol=rtol, atol=atol, method=method, options=options
-            )
-        else:
-            states = torchdiffeq.odeint(
-                right_hand_side, start, times, rtol=rtol, atol=atol, method=method, options=options
-            )
+        states = integrate(right_hand_side, start, times, rtol=rtol, atol=atol, method=method, options=options)
     except AssertionError as error:
         what = "the step underflows" if "underflow" in str(error) else str(error).split("[")[0] or "the solver stops"
-        raise SolveError(what, last["time"], last["state"].cpu().numpy()) from None
+        raise SolveError(what, right_hand_side.time, right_hand_side.state.cpu().numpy()) from None
     assert isinstance(states, Tensor)
     _check_finite(states, times)
     return states
@@ -149,23 +143,32 @@ def solve_each(
         atol: Absolute tolerance.
 
     Raises:
-        InputError: If times are not increasing, or the method is unknown.
+        InputError: If times are not increasing, a tolerance is not positive, or the method is unknown.
     """
     from scipy.integrate import solve_ivp
 
     check_times(times, "times")
+    check_tolerances(rtol, atol)
     if method not in SEPARATE:
         raise unknown_name("solver", method, SEPARATE)
-    count = 0
+    count, all_finite = 0, True
+    last: tuple[float, np.ndarray] = (float(times[0]), starts[0])  # where the field was last a number
 
-    def right_hand_side(_t: float, z: np.ndarray) -> np.ndarray:
-        nonlocal count
+    def right_hand_side(t: float, z: np.ndarray) -> np.ndarray:
+        nonlocal count, last, all_finite
         count += 1
         with torch.no_grad():
-            return field(torch.from_numpy(z[None]))[0].numpy()
+            derivatives = field(torch.from_numpy(z[None]))[0].numpy()
+        if np.isfinite(derivatives).all():
+            last = (t, z.copy())
+        else:
+            all_finite = False
+        return derivatives
 
     def jacobian(_t: float, z: np.ndarray) -> np.ndarray:
+        nonlocal all_finite
         found = torch.autograd.functional.jacobian(lambda x: field(x[None])[0], torch.from_numpy(z.copy()))
+        all_finite &= bool(found.isfinite().all())  # type: ignore[union-attr]
         return found.numpy()  # type: ignore[union-attr]
 
     limit = _BLOWN_UP * max(1.0, float(np.abs(starts).max()))
@@ -176,38 +179,69 @@ def solve_each(
 
     runs_away.terminal = True  # type: ignore[attr-defined]
     states = np.full((len(starts), len(times), starts.shape[1]), np.nan)
+    states[:, 0] = starts
     failures = {}
     implicit: dict[str, Any] = {"jac": jacobian} if method in ("radau", "bdf", "lsoda") else {}
     for i, start in enumerate(starts):
-        found = solve_ivp(
-            right_hand_side,
-            (times[0], times[-1]),
-            start,
-            method=SEPARATE[method],
-            t_eval=times,
-            events=runs_away,
-            rtol=rtol,
-            atol=atol,
-            **implicit,
-        )
+        last, all_finite = (float(times[0]), start), True
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # a step too far is tried again, shorter
+                right_hand_side(times[0], start)
+                if not all_finite:  # SciPy's explicit methods would never end
+                    raise ValueError
+                found = solve_ivp(
+                    right_hand_side,
+                    (times[0], times[-1]),
+                    start,
+                    method=SEPARATE[method],
+                    t_eval=times,
+                    events=runs_away,
+                    rtol=rtol,
+                    atol=atol,
+                    **implicit,
+                )
+        except ValueError:  # of SciPy's linear algebra: its implicit methods do not step back from what is no number
+            if all_finite:
+                raise
+            failures[i] = str(SolveError("the field is not finite", *last))
+            continue
         states[i, : found.y.shape[1]] = found.y.T
-        if found.status != 0:
-            what = "the trajectory runs away" if found.status == 1 else "the step underflows"
-            ended = found.t_events[0][-1] if found.status == 1 else (found.t[-1] if len(found.t) else times[0])
-            at = found.y_events[0][-1] if found.status == 1 else (found.y[:, -1] if len(found.t) else start)
-            failures[i] = str(SolveError(what, float(ended), at))
+        if found.status == 1:
+            ended, at = float(found.t_events[0][-1]), found.y_events[0][-1]
+            failures[i] = str(SolveError("the trajectory runs away", ended, at))
+        elif found.status:
+            failures[i] = str(SolveError("the step underflows", *last))
     return Solutions(states, count, failures)
 
 
 class _TimeFirst(nn.Module):
-    """A field as torchdiffeq's adjoint wants it: of time and state."""
+    """A field as torchdiffeq wants it, of time and state; remembers where it was asked last."""
 
-    def __init__(self, field: nn.Module) -> None:
+    def __init__(self, field: nn.Module | Callable[[Tensor], Tensor], time: float, state: Tensor) -> None:
         super().__init__()
         self.field = field
+        self.time = time
+        self.state = state
 
-    def forward(self, _t: Tensor, z: Tensor) -> Tensor:
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        self.time, self.state = float(t.detach()), z.detach()
         return self.field(z)
+
+
+def stops(method: str, times: Tensor) -> dict[str, Tensor]:
+    """Options of torchdiffeq that let a method which interpolates badly stop at the times that are asked for."""
+    return {"step_t": times.detach()} if method in ("dopri8", "bosh3") else {}
+
+
+def check_tolerances(rtol: float, atol: float) -> None:
+    """Refuse tolerances that no solver can keep.
+
+    Raises:
+        InputError: Naming the one that is wrong.
+    """
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not 0 < value < math.inf:
+            raise InputError(f"{name}: expected a positive number, got {value}")
 
 
 def _refuse_explanation(field: nn.Module) -> None:

@@ -11,14 +11,14 @@ from bcos_ode.systems import SYSTEMS
 EXPLAINABLE = {
     "linear": NetworkConfig(depth=0),
     "one layer": NetworkConfig(depth=1, width=8),
-    "two layers": NetworkConfig(width=8),
+    "two layers": NetworkConfig(depth=2, width=8),
     "three layers": NetworkConfig(depth=3, width=8),
     "b=1": NetworkConfig(b=1.0, width=8),
     "b=1.5": NetworkConfig(b=1.5, width=8),
     "degree 2": NetworkConfig(model="degree", depth=1, width=8, constant=3.0),
-    "degree 2, two layers": NetworkConfig(model="degree", width=8),
+    "degree 2, two layers": NetworkConfig(model="degree", depth=2, width=8),
     "degree 3": NetworkConfig(model="degree", depth=1, degree=3, width=8),
-    "degree 3, two layers": NetworkConfig(model="degree", degree=3, width=8),
+    "degree 3, two layers": NetworkConfig(model="degree", depth=2, degree=3, width=8),
     "inverse": NetworkConfig(encoding="inverse", width=8),
     "scaled": NetworkConfig(encoding="scaled", width=8),
 }

@@ -15,7 +15,7 @@ def test_w_is_j_and_a_share_of_the_norms(field, states):
 
 
 def test_the_share_of_two_layers_by_finite_differences(states, make):
-    field = make(NetworkConfig(width=8))
+    field = make(NetworkConfig(depth=2, width=8))
     e = field.encode(states)
 
     def norms(log_e):

@@ -4,17 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from bcos_core.run.config import from_dict, to_dict
 from bcos_core.run.split import SplitConfig
 from bcos_ode.config import NetworkConfig
-from bcos_ode.recipes import RECIPES
 from bcos_ode.regression import RegressionConfig
-
-
-@pytest.mark.parametrize("name", list(RECIPES))
-def test_presets_survive_being_written(name):
-    config = RECIPES[name]()
-    assert from_dict(RegressionConfig, to_dict(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_burn_in():
     system = SYSTEMS["lorenz"]
     data = make_trajectories(system, 1, seed=2, span=0.1)
     np.testing.assert_allclose(data.times, [0, 0.02, 0.04, 0.06, 0.08, 0.1])
-    before = simulate(system, draw_starts(system, 1, 2), np.array([0.0, 10.0]))
+    before = simulate(system, draw_starts(system, 1, 2), np.array([0.0, 30.0]))
     np.testing.assert_array_equal(data.states[:, 0], before[:, -1])
 
 

@@ -55,9 +55,9 @@ def parse_config(parser: CommandParser, kind: type[T], argv: Sequence[str]) -> T
         SystemExit: With code 2 after one line, on bad input.
     """
     namespace = parser.parse_args(list(argv))
-    values = parser.instantiate(namespace)
     names = kind.__dataclass_fields__  # type: ignore[attr-defined]
     try:
+        values = parser.instantiate(namespace)  # groups of options, which refuse values of their own
         return kind(**{name: values[name] for name in names})
     except ValueError as error:
         parser.error(str(error))

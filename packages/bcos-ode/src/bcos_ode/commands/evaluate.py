@@ -25,28 +25,32 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--run", metavar="RUN_ID", type=str, required=True, help="the run whose model to take")
     parser.add_argument("--horizon", type=float, default=None, help="of a field: time over which it is solved")
     parser.add_argument("--starts", type=int, default=None, help="of a field: that many fresh starts, not the test's")
-    parser.add_argument("--start_seed", type=int, default=1, help="seed of fresh starts")
+    parser.add_argument("--start_seed", type=int, default=0, help="seed of fresh starts")
     parser.add_argument("--method", type=str, default=None, help="of a field: dop853, rk45, radau, bdf or lsoda")
     parser.add_argument("--rtol", type=float, default=None, help="of the solver")
     parser.add_argument("--atol", type=float, default=None, help="of the solver")
     parser.add_argument("--out", type=str, default=None, help="folder for metrics.json and pictures")
     options = parser.parse_args(list(argv))
     run = choose_run(options.run)
-    given = {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
-    if run.task != "dynamics" and (foreign := [name for name in _OF_DYNAMICS if name in given]):
-        raise InputError(f"--{foreign[0]}: belongs to runs over dynamics; this one is a {run.task}")
+    run.refuse_options(argv, _OF_DYNAMICS)
+    if options.start_seed and options.starts is None:
+        raise InputError("--start_seed: belongs to fresh starts; give their number, --starts, too")
     out = writable_folder(pathlib.Path(options.out) if options.out else run.folder / "evaluation")
     if run.task == "dynamics":
         rows = _evaluate_dynamics(run, options, out)
         print_table(rows, DYNAMICS_COLUMNS)
     elif run.task == "regression":
+        from bcos_ode.regression import check
         from bcos_ode.regression import evaluate as evaluate_regression
 
+        run.check_data(check(run.config)[0].fingerprint)
         rows = evaluate_regression(run.config, run.model_file)
         print_table(rows, {"rmse": "RMSE", "nrmse": "NRMSE", "r2": "R²"})
     else:
         from bcos_ode.classification import evaluate as evaluate_classifier
+        from bcos_ode.classification import load_images
 
+        run.check_data(load_images(run.config.data, run.config.split).fingerprint)
         rows = {run.config.variant: evaluate_classifier(run.config, run.model_file)}
         print_table(rows, {"accuracy": "accuracy", "loss": "loss", "completeness_error": "completeness"})
     from bcos_core.run.config import save_values
@@ -62,15 +66,17 @@ def _evaluate_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> dict[
     from bcos_ode.model import VariableModel
 
     config = run.config
-    if options.horizon is not None:
-        config = dataclasses.replace(config, horizon=options.horizon)
+    changes = {name: value for name in ("method", "rtol", "atol") if (value := getattr(options, name)) is not None}
+    try:
+        solver: SolverConfig = dataclasses.replace(config.solver, **changes)
+        if options.horizon is not None:
+            config = dataclasses.replace(config, horizon=options.horizon)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     data, samples = prepare(config)
-    if data.fingerprint != run.fingerprint:
-        raise InputError(f"{config.data} has changed since the run: what was held out then may not be now")
+    run.check_data(data.fingerprint)
     if options.starts is not None:
         data = fresh_starts(data, options.starts, options.start_seed)
-    changes = {name: value for name in ("method", "rtol", "atol") if (value := getattr(options, name)) is not None}
-    solver: SolverConfig = dataclasses.replace(config.solver, **changes)
     model = VariableModel.load(run.model_file)
     evaluation = score(model, data, samples, solver)
     draw_dynamics(model, data, evaluation, out, title=config.arm)

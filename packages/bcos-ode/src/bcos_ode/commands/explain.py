@@ -10,6 +10,8 @@ from bcos_core.run.result_folder import short, writable_folder
 
 from .run_option import ChosenRun, choose_run
 
+_OF_DYNAMICS = ("start", "time", "view", "method")
+
 DESCRIPTION = """Account for a run's model.
 Of a field: the ledger (what each variable contributes to each derivative, in views J and W, beside the equations where
 they are known), and an account along one trajectory, from a start of the test or from --start, up to --time:
@@ -37,20 +39,22 @@ def explain(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, default=None, help="folder to write")
     options = parser.parse_args(list(argv))
     run = choose_run(options.run)
+    run.refuse_options(argv, _OF_DYNAMICS)
     out = writable_folder(pathlib.Path(options.out) if options.out else run.folder / "explanation")
     if run.task == "dynamics":
         _explain_dynamics(run, options, out)
         return
-    if options.start is not None or options.time is not None:
-        raise InputError(f"--start, --time: belong to runs over dynamics; this one is a {run.task}")
     if run.task == "regression":
+        from bcos_ode.regression import check
         from bcos_ode.regression import explain as explain_regression
 
+        run.check_data(check(run.config)[0].fingerprint)
         error = explain_regression(run.config, run.model_file, out)
         what, saved = "predictions", "contributions.csv"
     else:
-        from bcos_ode.classification import explain_test
+        from bcos_ode.classification import explain_test, load_images
 
+        run.check_data(load_images(run.config.data, run.config.split).fingerprint)
         error = explain_test(run.config, run.model_file, out)
         what, saved = "logits", "explanations.png"
     print(f"contributions add up to the {what}: largest error {error:.1e}")
@@ -68,10 +72,21 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
 
     model = VariableModel.load(run.model_file)
     data, _ = prepare(run.config)
-    states = torch.from_numpy(data.truth).flatten(0, 1)
+    run.check_data(data.fingerprint)
+    start = torch.from_numpy(data.starts[:1]) if options.start is None else _state(options.start, model.inputs)
+    times = data.times_within
+    if options.time is not None:
+        if not 0 < options.time < float("inf"):
+            raise InputError(f"--time: expected a positive number, got {options.time}")
+        times = np.linspace(0, options.time, 201)
     if not model.explains:
-        ledger(model, states)  # which says why not
+        ledger(model, start)  # which says why not
     order = order_for(model, data) if options.order is None else options.order
+    account = None
+    if options.time is not None or data.system is None or not data.system.stiff:
+        of_view = order if options.view == "J" else None
+        account = integrate_contributions(model, start, times, view=options.view, order=of_view, method=options.method)
+    states = torch.from_numpy(data.truth).flatten(0, 1)
     ledgers = {"J": ledger(model, states, "J", order=order), "W": ledger(model, states, "W")}
     difference = disagreement(ledgers["W"], ledgers["J"])
     truth = None
@@ -88,34 +103,35 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
     if truth is not None:
         for view in ("J", "W"):
             print(f"view {view} is {ledger_error(ledgers[view], truth).overall:.1%} from the equations' own ledger")
-    start = torch.from_numpy(data.starts[:1]) if options.start is None else _state(options.start, model.inputs)
-    times = data.times[: data.num_within] if data.num_within > 2 else data.times
-    if options.time is not None:
-        if not 0 < options.time < float("inf"):
-            raise InputError(f"--time: expected a positive number, got {options.time}")
-        times = np.linspace(0, options.time, 201)
-    of_view = order if options.view == "J" else None
-    account = integrate_contributions(model, start, times, view=options.view, order=of_view, method=options.method)
+    draw_accounts(model, data, out, title=run.config.arm, order=order, account=account)
+    _save_ledger(ledgers, truth, data.truth, out / "ledger.csv")
+    saved = f"{short(out / 'ledger.csv')}"
+    if account is None:
+        print("\nno account along a trajectory: it is stiff, and explicit steps too many; --time takes a short one")
+    else:
+        _print_account(account, options.view)
+        np.savez_compressed(
+            out / "account.npz",
+            times=account.times.numpy(),
+            states=account.states[:, 0].numpy(),
+            contributions=account.contributions[:, 0].numpy(),
+            variables=np.array(account.variables),
+            channels=np.array(account.channels),
+        )
+        saved += ", account.npz"
+    print(f"saved {saved} and pictures beside it")
+
+
+def _print_account(account: Any, view: str) -> None:
     total = account.contributions[-1, 0]
-    print(f"\nfrom t = 0 to {times[-1]:g}, contributions to how far each variable went (view {options.view}):")
-    width = max(map(len, model.inputs)) + 2
-    print(" " * (width + 12) + "".join(f"{channel:>12}" for channel in model.channels) + "         sum")
-    for i, variable in enumerate(model.inputs):
+    print(f"\nfrom t = 0 to {float(account.times[-1]):g}, contributions to how far each variable went (view {view}):")
+    width = max(map(len, account.variables)) + 2
+    print(" " * (width + 12) + "".join(f"{channel:>12}" for channel in account.channels) + "         sum")
+    for i, variable in enumerate(account.variables):
         cells = "".join(f"{value:>+12.4g}" for value in total[i].tolist())
         went = float(account.states[-1, 0, i] - account.states[0, 0, i])
         print(f"  {variable:<{width}}{went:>+10.4g}{cells}{float(total[i].sum()):>+12.4g}")
     print(f"they add up: largest error {float(account.completeness_error.max()):.1e}")
-    draw_accounts(model, data, out, title=run.config.arm, order=order, account=account)
-    _save_ledger(ledgers, truth, data.truth, out / "ledger.csv")
-    np.savez_compressed(
-        out / "account.npz",
-        times=account.times.numpy(),
-        states=account.states[:, 0].numpy(),
-        contributions=account.contributions[:, 0].numpy(),
-        variables=np.array(account.variables),
-        channels=np.array(account.channels),
-    )
-    print(f"saved {short(out / 'ledger.csv')}, account.npz, ledger.png, account.png, phase.png beside it")
 
 
 def _state(text: str, variables: tuple[str, ...]) -> Any:

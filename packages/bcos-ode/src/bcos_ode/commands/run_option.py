@@ -1,6 +1,7 @@
 """Which run a command is about, and what kind of run that is."""
 
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,27 @@ class ChosenRun:
     folder: pathlib.Path
     fingerprint: str
     """Of its data."""
+
+    def check_data(self, fingerprint: str) -> None:
+        """Refuse data that is not the run's.
+
+        Raises:
+            InputError: If the fingerprints differ.
+        """
+        if fingerprint != self.fingerprint:
+            raise InputError(
+                f"{self.config.data} has changed since the run: what was held out then may not be now; train again"
+            )
+
+    def refuse_options(self, argv: Sequence[str], of_dynamics: Sequence[str]) -> None:
+        """Refuse options that only runs over dynamics have.
+
+        Raises:
+            InputError: Naming the first of them that was given to another.
+        """
+        given = {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+        if self.task != "dynamics" and (foreign := [name for name in of_dynamics if name in given]):
+            raise InputError(f"--{foreign[0]}: belongs to runs over dynamics; this one is a {self.task}")
 
 
 def choose_run(run_id: str) -> ChosenRun:

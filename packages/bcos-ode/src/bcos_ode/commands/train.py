@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bcos_core.run.command import CommandParser, parse_config
-from bcos_core.run.config import flatten, load_dict
+from bcos_core.run.config import flatten
 from bcos_core.run.result_folder import short
 
 from bcos_ode.classification.config import ClassificationConfig
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Fit dynamics, a regression or an image classifier; score it, account for it, keep the run.
 The preset, or else --data, says which of the three, and so which options there are: `bcos-ode train digits --help`."""
+_FLAGS = ("--help", "--print_config")
 
 
 def train(argv: Sequence[str]) -> None:
-    if resumed := _value_of("--resume", argv):
-        if len(argv) > 2:
+    if (resumed := _value_of("--resume", argv)) is not None:
+        if len(argv) > (1 if argv[0].startswith("--resume=") else 2):
             CommandParser(prog="bcos-ode train").error("--resume takes the run's own configuration; give nothing else")
         return _resume(resumed)
     preset = _preset(argv)
@@ -52,12 +53,26 @@ def train(argv: Sequence[str]) -> None:
 
 def _preset(argv: Sequence[str]) -> str:
     """Name of the preset that the arguments ask for: it decides which options there are."""
-    if argv and not argv[0].startswith("-"):
-        return argv[0]
+    for before, word in zip(["", *argv], argv, strict=False):
+        takes_value = before.startswith("--") and "=" not in before and before not in _FLAGS
+        if not word.startswith("-") and not takes_value:
+            return word
     data = _value_of("--data", argv)
-    if data is None and (file := _value_of("--config", argv)) and file.endswith(".json"):
-        data = load_dict(pathlib.Path(file)).get("data")
-    return recipe_for(data or "lotka-volterra")
+    if data is None and (file := _value_of("--config", argv)) is not None:
+        data = _data_of(pathlib.Path(file))
+    return recipe_for("lotka-volterra" if data is None else data)
+
+
+def _data_of(file: pathlib.Path) -> str | None:
+    """The data that a file of options names; the parser says what is wrong with a file that cannot be read."""
+    from jsonargparse import get_loader
+
+    try:
+        values = get_loader("yaml")(file.read_text())
+    except Exception:  # of the loader's library, which is not ours to import
+        return None
+    data = values.get("data") if isinstance(values, dict) else None
+    return data if isinstance(data, str) else None
 
 
 def _value_of(option: str, argv: Sequence[str]) -> str | None:

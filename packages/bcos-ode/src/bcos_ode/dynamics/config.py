@@ -4,11 +4,15 @@ import dataclasses
 import math
 import pathlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from bcos_core.run.split import SplitConfig
 
 from bcos_ode.config import FitConfig, NetworkConfig
+
+FixedMethod = Literal["rk4", "rk4_classic", "heun", "midpoint", "euler"]
+AdaptiveMethod = Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2"]
+SeparateMethod = Literal["dop853", "rk45", "radau", "bdf", "lsoda"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class WindowsConfig:
     """Windows at a time, drawn from all."""
     steps: int = 100
     """Of L-BFGS, for each length."""
-    method: str = "rk4"
-    """Solver: a fixed-step one (rk4, rk4_classic, heun, midpoint, euler) or an adaptive one (dopri5, ...)."""
+    method: Literal[FixedMethod, AdaptiveMethod] = "rk4"
+    """Solver: of fixed steps (the first five), or torchdiffeq's with steps of its own choice."""
     substeps: int = 2
     """Steps of a fixed-step solver between two observations."""
     compile: bool = False
@@ -43,22 +47,35 @@ class WindowsConfig:
         for name in ("max_windows", "steps", "substeps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--windows.{name}: expected at least 1, got {getattr(self, name)}")
-        fixed = self.method in ("rk4", "rk4_classic", "heun", "midpoint", "euler")
+        fixed = self.method in get_args(FixedMethod)
+        _check_choice("windows.method", self.method, (*get_args(FixedMethod), *get_args(AdaptiveMethod)))
         if fixed and self.adjoint:
             raise ValueError(f'--windows.adjoint: belongs to an adaptive method (dopri5), not to "{self.method}"')
-        if self.compile and not fixed:
-            raise ValueError(f'--windows.compile: belongs to a fixed-step method, not to "{self.method}"')
+        for name in ("compile", "substeps"):
+            if not fixed and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f'--windows.{name}: belongs to a fixed-step method, not to "{self.method}"')
 
 
 @dataclass(frozen=True)
 class SolverConfig:
     """How fitted fields are solved where they are scored: each trajectory by itself."""
 
-    method: Literal["dop853", "rk45", "radau", "bdf", "lsoda"] = "dop853"
+    method: SeparateMethod = "dop853"
     """SciPy's; radau, bdf and lsoda for stiff fields."""
     rtol: float = 1e-8
     atol: float = 1e-8
     """In the variables' own units."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be solved.
+
+        Raises:
+            ValueError: Naming the option, what came and what is expected.
+        """
+        _check_choice("solver.method", self.method, get_args(SeparateMethod))
+        for name in ("rtol", "atol"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"--solver.{name}: expected a positive number, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,8 @@ class DynamicsConfig:
     """Derivatives by a spline through the observations, or near them; auto: near them where noise was added, or data
     are a file's."""
     horizon: float | None = None
-    """Time over which solutions are scored; twice the span of the data where it is not given."""
+    """Time over which solutions are scored; where it is not given twice the span of the data, or the span itself of a
+    stiff system."""
     seed: int = 0
     """Of weights, and of what is drawn to be fitted."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -98,6 +116,7 @@ class DynamicsConfig:
         for name, least in (("num_trajectories", 1), ("seed", 0), ("data_seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name}: expected at least {least}, got {getattr(self, name)}")
+        _check_choice("smoothing", self.smoothing, ("auto", "interpolate", "smooth"))
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"--noise: expected a finite number >= 0, got {self.noise}")
         for name in ("span", "horizon"):
@@ -116,18 +135,23 @@ class DynamicsConfig:
     @property
     def arm(self) -> str:
         """Readable name of what is compared, everything but seed and fold: what is not as usual stands in it."""
-        network = self.network.resolve()  # the degree of a system is said by its name
+        network, given = self.network.resolve(), self.network.degree
         words = [
             self.data_name,
             network.model,
             f"B={network.b:g}" * (network.model == "bcos"),
-            f"p={self.network.degree}" * (self.network.degree is not None),
+            f"p={given}" * (given is not None),  # else the system's
             f"{network.depth}x{network.width}",
             network.encoding * (network.encoding != "constant"),
             f"noise {self.noise:g}" * (self.noise > 0),
             "no windows" * (not self.windows.lengths),
         ]
         return " ".join(filter(None, words))
+
+
+def _check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f'--{option}: expected one of {", ".join(known)}, got "{value}"')
 
 
 def with_file_absolute(config: DynamicsConfig) -> DynamicsConfig:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from bcos_core.run.config import fingerprint
 from bcos_core.run.error import InputError, unknown_name
+from bcos_core.run.seed import derive_seed
 from bcos_core.run.split import divide
 
 from bcos_ode.fit.derivatives import Smoothing
@@ -41,6 +42,11 @@ class DynamicsData:
         return self.train.system
 
     @property
+    def times_within(self) -> np.ndarray:
+        """Times within the span of the training data; of a forecast, which is all beyond, all of them."""
+        return self.times if self.is_forecast else self.times[: self.num_within]
+
+    @property
     def pace(self) -> np.ndarray:
         """(S,), what errors of derivatives at these times are multiplied by: with logarithmic times every decade
         counts alike, else every time.
@@ -70,8 +76,11 @@ def load_dynamics(config: DynamicsConfig) -> DynamicsData:
         whole = read_trajectories(pathlib.Path(path))
     else:
         raise unknown_name("data", config.data, (*SYSTEMS, "hare-lynx", "csv:PATH"))
-    if whole.system is None and (config.noise or config.span):
-        raise InputError(f"--noise, --span: {config.data} is observed as it is; they belong to simulated systems")
+    if whole.system is None:
+        own = {name: getattr(config, name) for name in ("num_trajectories", "span", "noise", "data_seed", "horizon")}
+        for name, value in own.items():
+            if value != getattr(DynamicsConfig, name):
+                raise InputError(f"--{name}: belongs to simulated systems; {config.data} is observed as it is")
     mark = fingerprint(whole.states.tobytes(), whole.times.tobytes())
     smoothing = config.smoothing
     if smoothing == "auto":
@@ -84,19 +93,25 @@ def load_dynamics(config: DynamicsConfig) -> DynamicsData:
     train, test = whole.subset(parts.train), whole.subset(parts.test)
     if whole.system is not None:
         assert test.clean is not None
+        if config.horizon and config.horizon < whole.system.step:
+            least = f"one step of {whole.system.name}, {whole.system.step:g}"
+            raise InputError(f"--horizon: expected at least {least}, got {config.horizon:g}")
         times = whole.system.times(config.horizon or (1 if whole.system.stiff else 2) * whole.times[-1])
         truth = simulate(whole.system, test.clean[:, 0], times)
         starts = test.clean[:, 0]
     else:
         times, truth, starts = whole.times, test.states, test.states[:, 0]
-    within = int((times <= whole.times[-1] * (1 + 1e-9)).sum())
-    return DynamicsData(train, starts, times - times[0], truth, within, False, smoothing, mark)
+    times = times - times[0]
+    within = int((times <= (whole.times[-1] - whole.times[0]) * (1 + 1e-9)).sum())
+    return DynamicsData(train, starts, times, truth, within, False, smoothing, mark)
 
 
 def _forecast(config: DynamicsConfig, whole: Trajectories, smoothing: Smoothing, mark: str) -> DynamicsData:
     """One trajectory: its beginning trains, and what follows is the test."""
     from sklearn.model_selection import TimeSeriesSplit
 
+    if config.horizon:
+        raise InputError("--horizon: of one trajectory the last part is the test (--split.test); it takes no other")
     if config.split.inner_folds:
         raise InputError(f"--split.inner_folds: {config.data} is one trajectory, too little for folds within folds")
     count = len(whole.times)
@@ -140,7 +155,8 @@ def fresh_starts(data: DynamicsData, count: int, seed: int) -> DynamicsData:
     system = data.system
     if system is None:
         raise InputError("--starts: only a simulated system says what is true from other starts")
-    fresh = make_trajectories(system, count, seed=seed, span=float(data.times[-1]))
+    # apart from the draw of the run's own data, whatever its seed
+    fresh = make_trajectories(system, count, seed=derive_seed(seed, "fresh"), span=float(data.times[-1]))
     assert fresh.clean is not None
     truth = simulate(system, fresh.clean[:, 0], data.times)
     return dataclasses.replace(data, starts=fresh.clean[:, 0], truth=truth)

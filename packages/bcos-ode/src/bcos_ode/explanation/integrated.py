@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bcos_ode.model import VariableModel
 from bcos_ode.runge_kutta import TABLEAUX, FixedStepIntegrator
-from bcos_ode.solve import ADAPTIVE
+from bcos_ode.solve import ADAPTIVE, check_tolerances, stops
 from bcos_ode.systems import System, check_times
 from bcos_ode.threads import single_threaded
 
@@ -19,6 +19,7 @@ from .ledger import View, encoded, linear_map
 from .truth import true_ledger
 
 _RTOL, _ATOL = 1e-7, 1e-9
+_MOST_EVALUATIONS = 100_000  # a minute or two
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def integrate_contributions(
 
     Raises:
         InputError: If the field has no exact ledger, the times do not increase, an option does not belong to the
-            method, or the solution leaves all bounds.
+            method, or the solution leaves all bounds or is too stiff for explicit steps.
 
     Example:
         >>> from bcos_ode.config import NetworkConfig
@@ -102,9 +103,9 @@ def integrate_contributions(
     elif method in ADAPTIVE:
         if substeps is not None:
             raise InputError(f'substeps: method "{method}" chooses its steps; expected rtol, atol')
-        solution = _solve_adaptively(
-            derivative, state, clock, d, method, _tolerance(rtol, _RTOL), _tolerance(atol, _ATOL)
-        )
+        rtol, atol = _RTOL if rtol is None else rtol, _ATOL if atol is None else atol
+        check_tolerances(rtol, atol)
+        solution = _solve_adaptively(derivative, state, clock, d, method, rtol, atol)
     else:
         raise unknown_name("method", method, (*ADAPTIVE, *TABLEAUX))
     finite = solution.isfinite().flatten(1).all(1)
@@ -162,19 +163,24 @@ def _solve_adaptively(
     def size(x: Tensor) -> Tensor:
         return x[:, :d].square().mean().sqrt()
 
+    evaluations = 0
+
+    def right_hand_side(t: Tensor, x: Tensor) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations > _MOST_EVALUATIONS:
+            raise InputError(
+                f"field: accounting for it takes more than {_MOST_EVALUATIONS} evaluations, at t = {float(t):.4g} of "
+                f"{float(clock[-1]):g}: it is stiff, or the time is long; expected an earlier last time"
+            )
+        return derivative(x)
+
+    options = {"norm": size, **stops(method, clock)}
     try:
         with torch.no_grad():
-            return odeint(
-                lambda _t, x: derivative(x), state, clock, rtol=rtol, atol=atol, method=method, options={"norm": size}
-            )  # type: ignore[return-value]
+            return odeint(right_hand_side, state, clock, rtol=rtol, atol=atol, method=method, options=options)  # type: ignore[return-value]
     except AssertionError as error:  # its way to say that the steps have become too small
         raise InputError(f"field: its solution leaves all bounds, or it is stiff ({error})") from None
-
-
-def _tolerance(given: float | None, default: float) -> float:
-    if given is not None and not given > 0:
-        raise InputError(f"rtol, atol: expected positive numbers, got {given}")
-    return default if given is None else given
 
 
 def _quadrature(

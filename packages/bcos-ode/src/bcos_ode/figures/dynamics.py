@@ -1,5 +1,6 @@
 """The pictures that a run over dynamics leaves: its solutions, and its accounts."""
 
+import contextlib
 import pathlib
 
 import torch
@@ -77,7 +78,8 @@ def draw_accounts(
         account: To draw; by default one along the first test trajectory.
 
     Returns:
-        Paths of what was written: an account needs a solution, which may fail.
+        Paths of what was written: an account needs a solution, which may fail, by explicit steps, of which a stiff
+        field takes too many.
     """
     system, unit = data.system, data.system.time_unit if data.system is not None else ""
     states = torch.from_numpy(data.truth).flatten(0, 1)
@@ -88,20 +90,18 @@ def draw_accounts(
     if system is not None and model.config.encoding == "constant":
         ledgers = {"equations": true_ledger(system, states, model, order=order), **ledgers}
     figures = {"ledger.png": draw_ledger(ledgers, title=f"{title}: what drives each variable")}
-    times = data.times[: data.num_within] if data.num_within > 2 else data.times
     start = torch.from_numpy(data.starts[:1])
-    try:
-        account = account or integrate_contributions(model, start, times, order=order)
-        figures["account.png"] = draw_account(account, title=f"{title}: why it went where it went", time_unit=unit)
-        if system is None or not system.stiff:
+    if system is None or not system.stiff:
+        # where its solution fails, solutions.png shows that
+        with contextlib.suppress(InputError):
+            account = account or integrate_contributions(model, start, data.times_within, order=order)
             # steps as long as those between observations: what a fixed-step method solves well enough
-            near = data.times[: _STEPS + 1]
-            views = {view: propagate(model, start, near, view=view) for view in ("W", "J")}
+            views = {view: propagate(model, start, data.times[: _STEPS + 1], view=view) for view in ("W", "J")}
             figures["horizon.png"] = draw_cancellation(
                 views, title=f"{title}: how far a start explains what follows", time_unit=unit
             )
-    except InputError:  # its solution fails: solutions.png shows that
-        pass
+    if account is not None:
+        figures["account.png"] = draw_account(account, title=f"{title}: why it went where it went", time_unit=unit)
     if len(model.inputs) > 1:
         figures["phase.png"] = draw_phase(
             model, torch.from_numpy(data.truth[:_TRAJECTORIES]), title=f"{title}: what drives it where", order=order

@@ -54,15 +54,35 @@ def fit_network(
 
 
 def minimise(
-    model: nn.Module, loss: Callable[[], Tensor], config: FitConfig, *, what: str = "fit", report: Report
+    model: nn.Module,
+    loss: Callable[[], Tensor],
+    config: FitConfig,
+    *,
+    what: str = "fit",
+    report: Report,
+    advice: str = "a smaller --fit.lr",
 ) -> float:
     """Minimise a loss over a model's parameters; returns the last one.
+
+    Args:
+        model: Whose parameters.
+        loss: Of the model as it is.
+        config: Steps and rates.
+        what: Name of this stage, for the report.
+        report: Told of progress.
+        advice: What to try where the loss is not finite.
 
     Raises:
         Diverged: If it is not finite.
     """
     parameters = list(model.parameters())
     done = 0
+
+    def tell(step: int, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise Diverged(f"{what}: the loss is {float(value.detach())}; try {advice}")
+        report(what, step, float(value.detach()))
+
     if config.adam_steps:
         optimiser = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.adam_steps)
@@ -74,9 +94,9 @@ def minimise(
             schedule.step()
             done += 1
             if step % _EVERY == 0:
-                report(what, done, _finite(value, what))
-    value = loss().detach() if not config.lbfgs_steps else _quasi_newton(parameters, loss, config, done, what, report)
-    report(what, config.adam_steps + config.lbfgs_steps, _finite(value, what))
+                tell(done, value)
+    value = _quasi_newton(parameters, loss, config, done, tell) if config.lbfgs_steps else loss().detach()
+    tell(config.adam_steps + config.lbfgs_steps, value)
     return float(value)
 
 
@@ -85,8 +105,7 @@ def _quasi_newton(
     loss: Callable[[], Tensor],
     config: FitConfig,
     done: int,
-    what: str,
-    report: Report,
+    tell: Callable[[int, Tensor], None],
 ) -> Tensor:
     optimiser = torch.optim.LBFGS(
         parameters,
@@ -107,12 +126,5 @@ def _quasi_newton(
     for step in range(0, config.lbfgs_steps, _EVERY):
         count = optimiser.param_groups[0]["max_iter"] = min(_EVERY, config.lbfgs_steps - step)
         value = optimiser.step(closure).detach()  # type: ignore[union-attr]
-        report(what, done + step + count, _finite(value, what))
+        tell(done + step + count, value)
     return loss().detach()
-
-
-def _finite(value: Tensor, what: str) -> float:
-    value = value.detach()
-    if not torch.isfinite(value):
-        raise Diverged(f"{what}: the loss is {float(value)}; try a smaller --fit.lr")
-    return float(value)

@@ -44,7 +44,7 @@ def fit_windows(
         report: Told of progress.
 
     Raises:
-        InputError: If the steps are not equal, or a window is longer than the data.
+        InputError: If the steps are not equal, a window is longer than the data, or solutions run away.
     """
     check_windows(data, config)
     step = float(data.times[1] - data.times[0])
@@ -57,7 +57,8 @@ def fit_windows(
 
         loss = partial(_mean_error, solution, starts, targets, times, size)
         options = FitConfig(adam_steps=0, lbfgs_steps=config.steps)
-        value = minimise(field, loss, options, what=f"windows of {length}", report=report)
+        what, advice = f"windows of {length}", "shorter --windows.lengths, or [] to fit derivatives only"
+        value = minimise(field, loss, options, what=what, report=report, advice=advice)
     return value
 
 
@@ -68,7 +69,7 @@ def check_windows(data: Trajectories, config: WindowsConfig) -> None:
         InputError: If the steps are not equal, or a window is longer than the data.
     """
     steps = np.diff(data.times)
-    if not np.allclose(steps, steps[0], rtol=1e-6):
+    if not np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         raise InputError("--windows.lengths: windows need observations at equal steps; give [] to fit derivatives only")
     if max(config.lengths) >= len(data.times):
         raise InputError(
