@@ -82,13 +82,19 @@ def hare_lynx() -> DynamicsConfig:
     )
 
 
+@RECIPES.register("trajectories")
+def trajectories() -> DynamicsConfig:
+    """Trajectories of one's own, of whatever length: short windows."""
+    return DynamicsConfig(data="csv:", windows=WindowsConfig(lengths=[5]))
+
+
 RECIPES.register("diabetes")(regression.diabetes)
 RECIPES.register("linnerud")(regression.linnerud)
 RECIPES.register("hare-lynx-series")(regression.hare_lynx_series)
 RECIPES.register("digits")(classification.digits)
 RECIPES.register("cifar10")(classification.cifar10)
 
-_BY_KIND = {"csv": "lotka-volterra", "table": "diabetes", "series": "hare-lynx-series", "folder": "cifar10"}
+_BY_KIND = {"csv": "trajectories", "table": "diabetes", "series": "hare-lynx-series", "folder": "cifar10"}
 
 
 def recipe_for(data: str) -> str:
@@ -99,7 +105,7 @@ def recipe_for(data: str) -> str:
 
     Example:
         >>> recipe_for("lorenz"), recipe_for("csv:mine.csv"), recipe_for("folder:photos")
-        ('lorenz', 'lotka-volterra', 'cifar10')
+        ('lorenz', 'trajectories', 'cifar10')
     """
     if data in RECIPES:
         return data

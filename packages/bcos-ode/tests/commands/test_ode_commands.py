@@ -153,7 +153,7 @@ def test_explain_accounts_for_a_field(capsys, runs):
     model = VariableModel.load(find_model(runs["dynamics"]))
     data = load_dynamics(DynamicsConfig(num_trajectories=5, span=3.0, horizon=4.0))
     states = torch.from_numpy(data.truth).flatten(0, 1)
-    expected = ledger(model, states, "J")
+    expected = ledger(model, states, "J", order=2)  # of the equations
     with open("why/ledger.csv", newline="") as file:
         head, *rows = csv.reader(file)
     assert head == ["view", "x", "y", "equation", "x", "y", "1", "derivative"]
