@@ -12,7 +12,7 @@ from bcos_ode.dynamics.config import WindowsConfig
 from bcos_ode.fit.network import Diverged
 from bcos_ode.fit.windows import _draw, check_windows, fit_windows
 from bcos_ode.model import DataScales, create_model
-from bcos_ode.systems import Trajectories
+from bcos_ode.systems import Trajectories, make_system, make_trajectories
 
 MATRIX, INFLOW = np.array([[-0.3, 2.0], [-1.5, -0.2]]), np.array([0.7, -0.4])
 CONFIG = WindowsConfig(lengths=[2, 5], steps=60, substeps=3)
@@ -115,10 +115,23 @@ def test_what_cannot_be_cut_into_windows():
     check_windows(late, CONFIG)
 
 
-def test_solutions_that_run_away_are_no_fault_of_the_learning_rate():
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_solutions_that_run_away_are_no_fault_of_the_learning_rate(method):
     data = observed()
     field = linear_field(data)
     with torch.no_grad():
         field.network[0].weight.fill_(1e80)
     with pytest.raises(Diverged, match=r"windows of 5: the loss is (inf|nan); try shorter --windows.lengths"):
-        fit_windows(field, data, data.states, WindowsConfig(lengths=[5]), seed=0)
+        fit_windows(field, data, data.states, WindowsConfig(lengths=[5], method=method), seed=0)
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_a_trial_that_runs_away_is_turned_back_from(method):
+    """x' = x² is watched until shortly before it ends: many a field that is tried on the way ends earlier."""
+    system = make_system("explosion", "explosion", {"x": "x^2"}, {}, (0.5,), (1.0,), 0.95, 0.05)
+    data = make_trajectories(system, 6)
+    z = torch.from_numpy(data.states).flatten(0, 1)
+    torch.manual_seed(0)
+    field = create_model(NetworkConfig("degree", width=8), ("x",), ("x",), DataScales.of(z, system(z)))
+    config = WindowsConfig(lengths=[5, 10], steps=30, method=method)
+    assert fit_windows(field, data, data.states, config, seed=0) < 1e-3

@@ -13,6 +13,7 @@ Report = Callable[[str, int, float], None]
 
 _HISTORY = 50  # pairs that L-BFGS remembers
 _EVERY = 20  # steps between two reports
+_TOO_FAR = 1e6  # of the worst loss so far: what no loss at all counts as, a number that can be interpolated
 
 
 class Diverged(InputError):
@@ -116,10 +117,16 @@ def _quasi_newton(
         line_search_fn="strong_wolfe",
     )
 
+    worst: Tensor | None = None  # of the losses seen
+
     def closure() -> Tensor:
+        nonlocal worst
         optimiser.zero_grad()
         value = loss()
+        if not torch.isfinite(value):  # a step too far: the line search is to turn back
+            return value if worst is None else _TOO_FAR * worst.clamp(min=1)
         value.backward()
+        worst = value.detach() if worst is None else torch.maximum(worst, value.detach())
         return value
 
     value = torch.tensor(0.0)

@@ -13,7 +13,7 @@ from bcos_ode.config import FitConfig
 from bcos_ode.dynamics.config import WindowsConfig
 from bcos_ode.model import VariableModel
 from bcos_ode.runge_kutta import TABLEAUX, FixedStepIntegrator
-from bcos_ode.solve import solve
+from bcos_ode.solve import SolveError, solve
 from bcos_ode.systems import Trajectories
 
 from .network import Report, minimise
@@ -78,7 +78,10 @@ def check_windows(data: Trajectories, config: WindowsConfig) -> None:
 
 
 def _mean_error(solution: Solution, starts: Tensor, targets: Tensor, times: Tensor, size: Tensor) -> Tensor:
-    return ((solution(starts, times)[1:] - targets) / size).square().mean()
+    try:
+        return ((solution(starts, times)[1:] - targets) / size).square().mean()
+    except SolveError:
+        return torch.tensor(float("nan"), dtype=torch.float64)
 
 
 def _solver(field: VariableModel, config: WindowsConfig) -> Solution:
