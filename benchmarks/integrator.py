@@ -17,13 +17,14 @@ from torchdiffeq import odeint
 from .environment import REPOSITORY, environment
 from .timing import interleave, summarise
 
-BATCH, STEPS, BUDGET = 256, 50, 20.0
+BATCH, STEPS, SUBSTEPS, BUDGET = 256, 50, 2, 20.0
 NETWORKS = {
     "B-cos 2x32": NetworkConfig(depth=2),
     "B-cos 3x32": NetworkConfig(depth=3),
     "degree 2": NetworkConfig(model="degree"),
     "plain 2x32": NetworkConfig(model="mlp"),
 }
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 def main() -> None:
@@ -35,24 +36,27 @@ def main() -> None:
     found = environment("cpu")
     lines = []
     for name, config in NETWORKS.items():
-        lines.append(row(name, config))
-        print(lines[-1], flush=True)
+        for dtype in DTYPES:
+            lines.append(row(name, config, dtype))
+            print(lines[-1], flush=True)
     columns, rule = (" | ".join(cells) for cells in (_COLUMNS, ["---"] * len(_COLUMNS)))
     page = _PAGE.format(e=found, batch=BATCH, steps=STEPS, columns=columns, rule=rule, lines="\n".join(lines))
     options.out.write_text(page)
     print(f"saved {options.out}")
 
 
-def row(name: str, config: NetworkConfig) -> str:
+def row(name: str, config: NetworkConfig, dtype: str) -> str:
     """A line of the table: agreement, seconds of compilation, milliseconds, ratios."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     start = torch.rand(BATCH, 2, dtype=torch.float64) + 0.5
-    field = create_model(config, ["x", "y"], ["x", "y"], DataScales.of(start, start - 1))
-    times = torch.linspace(0, 5, STEPS + 1, dtype=torch.float64)
-    stepped, compiled = FixedStepIntegrator(field), FixedStepIntegrator(field, compiled=True)
+    field = create_model(config, ["x", "y"], ["x", "y"], DataScales.of(start, start - 1)).to(DTYPES[dtype])
+    start = start.to(DTYPES[dtype])
+    times = torch.linspace(0, 0.5, STEPS // SUBSTEPS + 1, dtype=DTYPES[dtype])
+    grid = {"step_size": float(times[1]) / SUBSTEPS}
+    stepped, compiled = (FixedStepIntegrator(field, substeps=SUBSTEPS, compiled=c) for c in (False, True))
     solvers = {
-        "torchdiffeq": lambda: odeint(lambda _t, z: field(z), start, times, method="rk4"),
+        "torchdiffeq": lambda: odeint(lambda _t, z: field(z), start, times, method="rk4", options=grid),
         "stepped": lambda: stepped(start, times),
         "compiled": lambda: compiled(start, times),
     }
@@ -70,7 +74,7 @@ def row(name: str, config: NetworkConfig) -> str:
     own = {solver: summarise(t, t).median_ms for solver, t in measured.items()}
     cells = [f"{difference:.0e}", f"{seconds:.0f}", *(f"{own[solver]:.1f}" for solver in solvers)]
     cells += [f"{summaries[solver].ratio:.2f}" for solver in ("stepped", "compiled")]
-    return f"| {name} | {' | '.join(cells)} |"
+    return f"| {name} | {dtype} | {' | '.join(cells)} |"
 
 
 def _answer(field: VariableModel, solve) -> tuple[Tensor, Tensor]:
@@ -88,7 +92,7 @@ def _seconds(run) -> float:
 
 
 _COLUMNS = (
-    *("field", "difference", "first call, s", "torchdiffeq, ms", "stepped, ms", "compiled, ms"),
+    *("field", "dtype", "difference", "first call, s", "torchdiffeq, ms", "stepped, ms", "compiled, ms"),
     *("stepped, times faster", "compiled, times faster"),
 )
 _PAGE = """# Fixed steps, compiled
@@ -96,10 +100,10 @@ _PAGE = """# Fixed steps, compiled
 `python -m benchmarks.integrator`, {e.date}, commit {e.commit}; {e.cpu}, {e.threads} threads, load before {e.load},
 torch {e.torch}.
 
-Forward and backward through {steps} steps of the 3/8 rule ("rk4" here and in torchdiffeq), batch {batch}, two
-variables, float64. *difference*: the largest, of states and gradients, from torchdiffeq's, relative to the largest.
-*first call*: seconds of all three, compilation included. Times are medians of interleaved rounds in one process; ratios
-are torchdiffeq's time over ours, medians over rounds.
+Forward and backward through {steps} steps of the 3/8 rule ("rk4" here and in torchdiffeq), two between any two outputs
+as the windows have it, batch {batch}, two variables. *difference*: the largest, of states and gradients, from
+torchdiffeq's, relative to the largest. *first call*: seconds of all three, compilation included. Times are medians of
+interleaved rounds in one process; ratios are torchdiffeq's time over ours, medians over rounds.
 
 | {columns} |
 | {rule} |
