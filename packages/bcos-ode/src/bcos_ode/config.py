@@ -2,8 +2,12 @@
 
 import dataclasses
 import math
+import pathlib
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+HARE_LYNX = "series:hare-lynx"
+"""Data that is named as a file is, and is none."""
 
 Kind = Literal["bcos", "degree", "mlp", "mlp_nobias"]
 EncodingKind = Literal["constant", "inverse", "scaled"]
@@ -108,3 +112,27 @@ class FitConfig:
             raise ValueError(f"--fit.lr: expected a positive number, got {self.lr}")
         if not self.adam_steps + self.lbfgs_steps:
             raise ValueError("--fit.adam_steps and --fit.lbfgs_steps are both 0: nothing would be fitted")
+
+
+def absolute(data: str) -> str:
+    """A data name whose path, if it has one, means the same from anywhere.
+
+    Example:
+        >>> absolute("digits"), absolute("csv:/here/../there/a.csv")
+        ('digits', 'csv:/there/a.csv')
+    """
+    kind, colon, path = data.partition(":")
+    if not path or data == HARE_LYNX:
+        return data
+    return f"{kind}{colon}{pathlib.Path(path).expanduser().resolve()}"
+
+
+def short_name(data: str) -> str:
+    """A data name as experiments are called: a file or folder by its own name, not its path.
+
+    Example:
+        >>> short_name("csv:/there/a.csv"), short_name("folder:photos/"), short_name("digits")
+        ('csv:a.csv', 'folder:photos', 'digits')
+    """
+    kind, _, path = data.partition(":")
+    return f"{kind}:{pathlib.PurePath(path).name}" if path else kind

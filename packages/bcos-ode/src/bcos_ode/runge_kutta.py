@@ -84,9 +84,6 @@ class FixedStepIntegrator:
             raise unknown_name("fixed-step method", method, TABLEAUX)
         if substeps < 1:
             raise InputError(f"substeps: expected at least 1, got {substeps}")
-        self.field = field
-        self.method = method
-        self.substeps = substeps
         tableau = TABLEAUX[method]
 
         def one(z: Tensor, h: Tensor) -> Tensor:
@@ -94,14 +91,14 @@ class FixedStepIntegrator:
                 z = step(field, z, h / substeps, tableau)
             return z
 
-        self.compiled = compiled
+        self._compiled = compiled
         self._step = torch.compile(one, fullgraph=True, dynamic=False) if compiled else one
 
     def __call__(self, start: Float[Tensor, "n d"], times: Float[Tensor, "t"]) -> Float[Tensor, "t n d"]:
         """States at the times, the first of which is that of the start."""
         states = [start]
         # written out, the layers' operators are the compiler's to fuse
-        with written_out() if self.compiled else nullcontext():
+        with written_out() if self._compiled else nullcontext():
             for h in times.diff().unbind():
                 states.append(self._step(states[-1], h))
         return torch.stack(states)

@@ -182,7 +182,12 @@ def find_model(run_id):
 def test_explain_of_a_stiff_field_has_no_account_unless_a_short_one(capsys, runs):
     out = run(capsys, "explain", "--run", runs["stiff"], "--out", "stiff")
     assert "no account along a trajectory: it is stiff" in out
-    assert {path.name for path in pathlib.Path("stiff").iterdir()} == {"ledger.csv", "ledger.png", "phase.png"}
+    assert {path.name for path in pathlib.Path("stiff").iterdir()} == {
+        "ledger.csv",
+        "ledger.png",
+        "phase.png",
+        "products.png",
+    }
     out = run(capsys, "explain", "--run", runs["stiff"], "--out", "stiff", "--time", "1e-6")
     assert "from t = 0 to 1e-06, contributions to how far each variable went (view J):" in out
     assert pathlib.Path("stiff/account.npz").exists()

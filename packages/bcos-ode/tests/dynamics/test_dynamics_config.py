@@ -7,8 +7,8 @@ import sys
 
 import pytest
 from bcos_core.run.split import SplitConfig
-from bcos_ode.config import NetworkConfig
-from bcos_ode.dynamics.config import DynamicsConfig, SolverConfig, WindowsConfig, with_file_absolute
+from bcos_ode.config import NetworkConfig, absolute
+from bcos_ode.dynamics.config import DynamicsConfig, SolverConfig, WindowsConfig
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_arms_are_called_by_what_is_unusual():
         network=NetworkConfig(model="degree", degree=3, depth=2, width=8, encoding="inverse"),
         windows=WindowsConfig(lengths=[]),
     )
-    assert config.arm == "csv:pelts degree p=3 2x8 inverse noise 0.05 no windows"
+    assert config.arm == "csv:pelts.csv degree p=3 2x8 inverse noise 0.05 no windows"
 
 
 def test_runs_that_differ_in_seed_alone_are_one_arm():
@@ -60,8 +60,9 @@ def test_runs_that_differ_in_seed_alone_are_one_arm():
 
 def test_a_file_is_the_same_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert with_file_absolute(DynamicsConfig(data="csv:a.csv")).data == f"csv:{pathlib.Path('a.csv').resolve()}"
-    assert with_file_absolute(DynamicsConfig()) == DynamicsConfig()
+    assert absolute("csv:a.csv") == f"csv:{pathlib.Path('a.csv').resolve()}"
+    assert absolute("lorenz") == "lorenz"
+    assert absolute("series:hare-lynx") == "series:hare-lynx"
 
 
 def test_configurations_need_no_torch():

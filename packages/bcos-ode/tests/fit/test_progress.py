@@ -38,7 +38,7 @@ def told(clock, *, terminal, run=None):
 
 
 def test_a_log_gets_a_line_now_and_then(clock):
-    assert told(clock, terminal=False).splitlines() == ["derivatives 40/40  loss 1.25e-02  about 2 s left"]
+    assert told(clock, terminal=False).splitlines() == ["derivatives 40/40  loss 1.25e-02  about 0 s left of it"]
 
 
 def test_a_terminal_gets_a_bar_for_each_stage(clock):

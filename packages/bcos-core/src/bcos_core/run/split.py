@@ -11,6 +11,9 @@ from .error import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+VARIES = ("seed", "split.seed", "split.fold", "split.inner_fold")
+"""Options that runs of one arm differ in."""
+
 
 @dataclass(frozen=True)
 class SplitConfig:

@@ -11,6 +11,7 @@ from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.tracking import RunPlace, fetch_artifact, find_tagged, read_run, run_folder
 from bcos_ode.classification.config import ClassificationConfig
+from bcos_ode.config import absolute
 from bcos_ode.dynamics.config import DynamicsConfig
 from bcos_ode.recipes import RECIPES, recipe_for
 from bcos_ode.regression.config import RegressionConfig
@@ -78,10 +79,7 @@ class OdeAdapter:
         return dataclasses.replace(config, seed=unit.training_seed, split=split)
 
     def resolve(self, config: Any) -> Any:
-        kind, _, path = config.data.partition(":")
-        if not path or config.data == "series:hare-lynx":
-            return config
-        return dataclasses.replace(config, data=f"{kind}:{pathlib.Path(path).expanduser().resolve()}")
+        return dataclasses.replace(config, data=absolute(config.data))
 
     def check(self, configs: Mapping[str, Any]) -> dict[str, Any]:
         first = next(iter(configs.values()))

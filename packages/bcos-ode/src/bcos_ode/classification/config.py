@@ -6,6 +6,8 @@ from typing import Literal
 
 from bcos_core.run.split import SplitConfig
 
+from bcos_ode.config import short_name
+
 Variant = Literal["bcos", "vanilla"]
 Block = Literal["ode", "residual", "none"]
 Method = Literal["euler", "midpoint", "heun", "rk4", "rk4_classic"]
@@ -89,5 +91,4 @@ class ClassificationConfig:
     @property
     def data_name(self) -> str:
         """The data as experiments call it: a folder by its own name, not its path."""
-        kind, _, path = self.data.partition(":")
-        return f"{kind}:{path.rstrip('/').rpartition('/')[2]}" if path else kind
+        return short_name(self.data)

@@ -10,17 +10,18 @@ from bcos_core import explain
 from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
+from bcos_core.run.split import VARIES
 from bcos_core.run.tracking import RunPlace, TrackedRun, fetch_artifact, find_run, run_folder
 from rich.console import Console
 from torch import Tensor
+
+from bcos_ode.config import absolute
 
 from .classifier import OdeClassifier
 from .config import ClassificationConfig
 from .images import ImageData, LabelledImages, load_images, to_unit_range
 from .training import STATE, accuracy, classification_loss, predict, train
 
-VARIES = ("seed", "split.seed", "split.fold", "split.inner_fold")
-"""Options that runs of one arm differ in."""
 MODEL, PREDICTIONS = "model.safetensors", "predictions.npz"
 
 
@@ -61,9 +62,7 @@ def fit(
     Raises:
         InputError: If the data, the device or the store cannot be used, or the training diverges; see the message.
     """
-    kind, colon, path = config.data.partition(":")
-    if path:  # resumed from another folder, the run must find its data again
-        config = dataclasses.replace(config, data=f"{kind}{colon}{pathlib.Path(path).expanduser().resolve()}")
+    config = dataclasses.replace(config, data=absolute(config.data))  # a resumed run must find it again
     data, model = prepare(config)
     place = place or RunPlace(f"ode/{config.data_name}", config.arm)
     tags = {

@@ -9,6 +9,7 @@ from bcos_core.run.error import InputError
 from bcos_core.run.result_folder import short, writable_folder
 
 from .run_option import ChosenRun, choose_run
+from .train import say_how_exact
 
 _OF_DYNAMICS = ("start", "time", "view", "method")
 
@@ -57,7 +58,8 @@ def explain(argv: Sequence[str]) -> None:
         run.check_data(load_images(run.config.data, run.config.split).fingerprint)
         error = explain_test(run.config, run.model_file, out)
         what, saved = "logits", "explanations.png"
-    print(f"contributions add up to the {what}: largest error {error:.1e}")
+    explains = run.task == "classification" or run.config.network.model in ("bcos", "degree")
+    print(say_how_exact(explains, what, error))
     print(f"saved {short(out / saved)} and others beside it")
 
 

@@ -106,14 +106,14 @@ def _print_dynamics(result: "FitResult") -> None:
         print(f"test trajectory {trajectory}: {reason}")
     if "completeness_error" in result.metrics:
         print(f"accounts add up to the derivatives and to the way gone: {result.metrics['completeness_error']:.1e}")
-    _print_end(result.seconds, result.folder, result.run_id, "solutions.png")
+    _print_end(result.seconds, result.folder, result.run_id, "solutions.png", explains=result.model.explains)
 
 
 def _print_regression(result: "RegressionResult") -> None:
     shown = ("rmse", "nrmse", "r2")
     rows = {result.model.config.model: result.metrics, **result.references}
     print_table(rows, {name: name.upper() if name != "r2" else "R²" for name in shown})
-    print(f"contributions add up to the predictions: largest error {result.metrics['completeness_error']:.1e}")
+    print(say_how_exact(result.model.explains, "predictions", result.metrics["completeness_error"]))
     _print_end(result.seconds, result.folder, result.run_id, "contributions.png")
 
 
@@ -127,10 +127,16 @@ def _print_classification(result: "ClassificationResult") -> None:
     _print_end(result.seconds, result.folder, result.run_id, "explanations.png")
 
 
-def _print_end(seconds: float, folder: pathlib.Path, run_id: str, picture: str) -> None:
+def say_how_exact(explains: bool, what: str, error: float) -> str:
+    """A line on contributions: of a network that does not account for itself, how far they are from adding up."""
+    verb = "add up" if explains else "do not add up, this network does not account for itself,"
+    return f"contributions {verb} to the {what}: largest error {error:.1e}"
+
+
+def _print_end(seconds: float, folder: pathlib.Path, run_id: str, picture: str, *, explains: bool = True) -> None:
     print(f"fitted in {seconds:.1f} s; pictures: {short(folder / picture)} and others beside it")
     print(f"run id: {run_id}")
-    print(f"next: uv run mlflow ui; uv run bcos-ode explain --run {run_id[:8]}")
+    print(f"next: uv run mlflow ui; uv run bcos-ode {'explain' if explains else 'evaluate'} --run {run_id[:8]}")
 
 
 DYNAMICS_COLUMNS = {

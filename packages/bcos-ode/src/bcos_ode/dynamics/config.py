@@ -1,14 +1,12 @@
 """What a run over dynamics is made of. Light to import: the command line answers ``--help`` from here."""
 
-import dataclasses
 import math
-import pathlib
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from bcos_core.run.split import SplitConfig
 
-from bcos_ode.config import FitConfig, NetworkConfig
+from bcos_ode.config import FitConfig, NetworkConfig, short_name
 
 FixedMethod = Literal["rk4", "rk4_classic", "heun", "midpoint", "euler"]
 AdaptiveMethod = Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2"]
@@ -32,7 +30,7 @@ class WindowsConfig:
     substeps: int = 2
     """Steps of a fixed-step solver between two observations."""
     compile: bool = False
-    """Compile the fixed step: some ten seconds, then several times faster."""
+    """Compile the fixed step: ten seconds or more, then some two to four times faster."""
     adjoint: bool = False
     """Gradients by the adjoint equation, for an adaptive solver; by default through the solver."""
 
@@ -129,8 +127,7 @@ class DynamicsConfig:
     @property
     def data_name(self) -> str:
         """The data as experiments call it: a file by its own name, not its path."""
-        kind, _, path = self.data.partition(":")
-        return f"{kind}:{pathlib.PurePath(path).stem}" if path else kind
+        return short_name(self.data)
 
     @property
     def arm(self) -> str:
@@ -152,11 +149,3 @@ class DynamicsConfig:
 def _check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f'--{option}: expected one of {", ".join(known)}, got "{value}"')
-
-
-def with_file_absolute(config: DynamicsConfig) -> DynamicsConfig:
-    """The configuration with a file's path made absolute: it means the same from anywhere."""
-    kind, _, path = config.data.partition(":")
-    if not path:
-        return config
-    return dataclasses.replace(config, data=f"{kind}:{pathlib.Path(path).expanduser().resolve()}")

@@ -1,17 +1,16 @@
 """Scores of a fitted field, of reference lines beside it, and of its accounts."""
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from bcos_core.run.error import InputError
-from torch import Tensor
 
 from bcos_ode.explanation import disagreement, integrate_contributions, ledger, ledger_error, true_ledger
 from bcos_ode.fit.derivatives import MatchingSamples
 from bcos_ode.model import VariableModel
+from bcos_ode.runge_kutta import Field
 from bcos_ode.solve import Solutions, solve_each
 from bcos_ode.systems import System, draw_starts, simulate
 from bcos_ode.threads import single_threaded
@@ -20,8 +19,6 @@ from .config import SolverConfig
 from .data import DynamicsData
 from .metrics import field_error, invariant_drift, period_error, trajectory_nrmse, valid_times
 from .sparse import SparseModel, fit_sparse
-
-Field = Callable[[Tensor], Tensor]
 
 _OUTSIDE, _WIDER = 5, 1.5  # starts drawn for extrapolation; how much wider than the training starts' box
 _THRESHOLDS = (0.02, 0.05, 0.1, 0.2)  # shares of its equation below which the sparse reference drops a term

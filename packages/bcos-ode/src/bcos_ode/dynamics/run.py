@@ -1,5 +1,6 @@
 """One run over dynamics, from configuration to explained, tracked result."""
 
+import dataclasses
 import pathlib
 import time
 from dataclasses import dataclass
@@ -7,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from bcos_core.run.seed import derive_seed, seed_everything
+from bcos_core.run.split import VARIES
 from bcos_core.run.tracking import RunPlace, TrackedRun
 from rich.console import Console
 
+from bcos_ode.config import absolute
 from bcos_ode.fit.derivatives import MatchingSamples, estimate_derivatives
 from bcos_ode.fit.network import fit_network
 from bcos_ode.fit.progress import FitProgress
@@ -17,13 +20,11 @@ from bcos_ode.fit.windows import check_windows, fit_windows
 from bcos_ode.model import DataScales, VariableModel, create_model
 from bcos_ode.threads import single_threaded
 
-from .config import DynamicsConfig, with_file_absolute
+from .config import DynamicsConfig
 from .data import DynamicsData, load_dynamics
 from .evaluation import Evaluation, evaluate
 
 MODEL, PREDICTIONS = "model.safetensors", "predictions.npz"
-VARIES = ("seed", "split.seed", "split.fold", "split.inner_fold")
-"""Options that runs of one arm differ in."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def fit(
     Raises:
         InputError: If the data or the store cannot be used, or the fit diverges; see the message.
     """
-    config = with_file_absolute(config)
+    config = dataclasses.replace(config, data=absolute(config.data))
     data, samples = prepare(config)
     place = place or RunPlace(f"ode/{config.data_name}", config.arm)
     tags = {

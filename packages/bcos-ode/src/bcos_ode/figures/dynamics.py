@@ -8,12 +8,20 @@ from bcos_core.run.error import InputError
 
 from bcos_ode.dynamics.data import DynamicsData
 from bcos_ode.dynamics.evaluation import Evaluation
-from bcos_ode.explanation import Account, integrate_contributions, ledger, propagate, true_ledger
+from bcos_ode.explanation import (
+    Account,
+    integrate_contributions,
+    ledger,
+    product_ledger,
+    propagate,
+    true_ledger,
+    true_product_ledger,
+)
 from bcos_ode.model import VariableModel
 from bcos_ode.threads import single_threaded
 
 from .accounts import draw_account, draw_cancellation
-from .ledger import draw_ledger
+from .ledger import draw_ledger, draw_products
 from .phase import draw_phase
 from .trajectories import draw_solutions
 
@@ -32,7 +40,7 @@ def draw_dynamics(
         model: The field.
         data: Its test.
         evaluation: Its solutions there.
-        folder: Where solutions.png, ledger.png, account.png, phase.png and horizon.png are written.
+        folder: Where solutions.png is written, and what :func:`draw_accounts` draws.
         title: First line of each picture.
 
     Returns:
@@ -72,7 +80,7 @@ def draw_accounts(
     Args:
         model: A field without biases.
         data: Its test.
-        folder: Where ledger.png, account.png, phase.png and horizon.png are written.
+        folder: Where ledger.png, account.png, products.png (model degree), phase.png and horizon.png are written.
         title: First line of each picture.
         order: Of view J; by default :func:`order_for`.
         account: To draw; by default one along the first test trajectory.
@@ -90,6 +98,13 @@ def draw_accounts(
     if system is not None and model.config.encoding == "constant":
         ledgers = {"equations": true_ledger(system, states, model, order=order), **ledgers}
     figures = {"ledger.png": draw_ledger(ledgers, title=f"{title}: what drives each variable")}
+    if system is not None and model.config.model == "degree" and order >= 2:
+        with contextlib.suppress(InputError):  # an equation that is no polynomial, or of a higher degree, has none
+            figures["products.png"] = draw_products(
+                product_ledger(model, states),
+                true_product_ledger(system, states, model),
+                title=f"{title}: which products drive each variable",
+            )
     start = torch.from_numpy(data.starts[:1])
     if system is None or not system.stiff:
         # where its solution fails, solutions.png shows that

@@ -26,7 +26,8 @@ class FitProgress:
         self._run = run
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._began = self._last_line = self._last_value = time.monotonic()
+        self._stage = ""
+        self._began = self._last_seen = self._last_line = self._last_value = time.monotonic()
 
     def __enter__(self) -> "FitProgress":
         if self._console.is_terminal:
@@ -47,6 +48,9 @@ class FitProgress:
     def __call__(self, stage: str, step: int, loss: float) -> None:
         now = time.monotonic()
         total = self._stages[stage]
+        if stage != self._stage:  # steps of one cost many times those of another
+            self._stage, self._began = stage, self._last_seen
+        self._last_seen = now
         if self._run is not None and (now - self._last_value > _SECONDS_BETWEEN_VALUES or step >= total):
             self._last_value = now
             self._run.log_metrics({f"train/{stage.replace(' ', '_')}": loss}, step)
@@ -54,13 +58,6 @@ class FitProgress:
             self._bar.update(self._tasks[stage], completed=step, text=f"loss {loss:.2e}")
         elif now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            before = sum(n for name, n in self._stages.items() if _order(self._stages, name, stage))
-            left = (now - self._began) / max(1, before + step) * (sum(self._stages.values()) - before - step)
-            text = f"{stage} {step}/{total}  loss {loss:.2e}  about {left:.0f} s left"
+            left = (now - self._began) / max(1, step) * (total - step)
+            text = f"{stage} {step}/{total}  loss {loss:.2e}  about {left:.0f} s left of it"
             self._console.print(text, highlight=False, markup=False)
-
-
-def _order(stages: dict[str, int], one: str, other: str) -> bool:
-    """Whether a stage comes before another."""
-    names = list(stages)
-    return names.index(one) < names.index(other)

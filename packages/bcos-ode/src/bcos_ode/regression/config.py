@@ -4,9 +4,7 @@ from dataclasses import dataclass, field
 
 from bcos_core.run.split import SplitConfig
 
-from bcos_ode.config import FitConfig, NetworkConfig
-
-HARE_LYNX = "series:hare-lynx"
+from bcos_ode.config import FitConfig, NetworkConfig, short_name
 
 
 @dataclass(frozen=True)
@@ -77,5 +75,4 @@ class RegressionConfig:
     @property
     def data_name(self) -> str:
         """The data as experiments call it: a file by its own name, not its path."""
-        kind, _, path = self.data.partition(":")
-        return f"{kind}:{path.rpartition('/')[2]}" if path else kind
+        return short_name(self.data)

@@ -6,7 +6,9 @@ of five folds, of the series those before the last fifth.
 
 import dataclasses
 
-from .config import HARE_LYNX, RegressionConfig
+from bcos_ode.config import HARE_LYNX
+
+from .config import RegressionConfig
 
 
 def diabetes() -> RegressionConfig:

@@ -10,23 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from bcos_core.run.seed import derive_seed, seed_everything
-from bcos_core.run.split import Split
+from bcos_core.run.split import VARIES, Split
 from bcos_core.run.tracking import RunPlace, TrackedRun
 from rich.console import Console
-from rich.progress import Progress
 from sklearn.linear_model import LinearRegression
 
+from bcos_ode.config import absolute
 from bcos_ode.fit.network import fit_network
+from bcos_ode.fit.progress import FitProgress
 from bcos_ode.model import DataScales, VariableModel, create_model
 from bcos_ode.threads import single_threaded
 
-from .config import HARE_LYNX, RegressionConfig
+from .config import RegressionConfig
 from .contributions import Contributions, contributions_of
 from .metrics import score
 from .tables import Table, divide_table, load_table
 
-VARIES = ("seed", "split.seed", "split.fold", "split.inner_fold")
-"""Options that runs of one arm differ in."""
 MODEL, PREDICTIONS, CONTRIBUTIONS = "model.safetensors", "predictions.npz", "contributions.csv"
 
 
@@ -64,7 +63,7 @@ def fit(
     Raises:
         InputError: If the data cannot be used, the store cannot be written, or the fit diverges; see the message.
     """
-    config = dataclasses.replace(config, data=_absolute(config.data))
+    config = dataclasses.replace(config, data=absolute(config.data))
     table = load_table(config)
     split = divide_table(table, config.split)
     place = place or RunPlace(f"ode/{config.data_name}", config.arm)
@@ -86,10 +85,8 @@ def fit(
     )
     with run:
         began = time.monotonic()
-        model, losses = _fit(config, table, split.train, console or Console(stderr=True))
+        model = _fit(run, config, table, split.train, console or Console(stderr=True))
         seconds = time.monotonic() - began
-        for step, loss in losses.items():
-            run.log_metrics({"train/loss": loss}, step)
         run.log_metrics({"train/seconds": seconds}, _steps(config))
         metrics, references = _conclude(run, config, table, split, model, pictures)
     return RegressionResult(run.id, metrics, references, model, run.folder, seconds)
@@ -105,19 +102,11 @@ def check(config: RegressionConfig) -> tuple[Table, Split]:
     return table, divide_table(table, config.split)
 
 
-def _absolute(data: str) -> str:
-    kind, colon, path = data.partition(":")
-    return f"{kind}:{pathlib.Path(path).expanduser().resolve()}" if colon and data != HARE_LYNX else data
-
-
 def _steps(config: RegressionConfig) -> int:
     return config.fit.adam_steps + config.fit.lbfgs_steps
 
 
-def _fit(
-    config: RegressionConfig, table: Table, rows: np.ndarray, console: Console
-) -> tuple[VariableModel, dict[int, float]]:
-    """The fitted model, and losses by step."""
+def _fit(run: TrackedRun, config: RegressionConfig, table: Table, rows: np.ndarray, console: Console) -> VariableModel:
     most = config.fit.max_samples
     if most and len(rows) > most:
         random = np.random.default_rng(derive_seed(config.seed, "samples"))
@@ -125,16 +114,9 @@ def _fit(
     inputs, outputs = torch.from_numpy(table.inputs[rows]), torch.from_numpy(table.outputs[rows])
     seed_everything(derive_seed(config.seed, "weights"))
     model = create_model(config.network, table.input_names, table.output_names, DataScales.of(inputs, outputs))
-    losses: dict[int, float] = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("fit", total=_steps(config))
-
-        def report(_what: str, step: int, loss: float) -> None:
-            bar.update(task, completed=step, description=f"loss {loss:.4f}")
-            losses[step] = loss
-
+    with FitProgress({"fit": _steps(config)}, console, run) as report:
         fit_network(model, inputs, outputs, config.fit, report=report)
-    return model.eval(), losses
+    return model.eval()
 
 
 def _conclude(

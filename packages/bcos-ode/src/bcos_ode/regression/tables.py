@@ -11,9 +11,10 @@ from bcos_core.run.config import fingerprint
 from bcos_core.run.error import InputError, unknown_name
 from bcos_core.run.split import Split, SplitConfig, divide
 
+from bcos_ode.config import HARE_LYNX
 from bcos_ode.systems import Trajectories, hare_lynx, read_trajectories
 
-from .config import HARE_LYNX, RegressionConfig
+from .config import RegressionConfig
 
 _SPACING = 1e-6  # relative: times written with few digits are even, too
 

@@ -20,6 +20,7 @@ from bcos_core.nn import synchronise_batch_norms
 from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
+from bcos_core.run.split import VARIES
 from bcos_core.run.tracking import RunPlace, TrackedRun, fetch_artifact, find_run, run_folder
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
@@ -40,8 +41,6 @@ from .ranks import Ranks, device_of, find_ranks
 from .result import FitResult, conclude
 from .state import WholeCheckpoints
 
-VARIES = ("seed", "split.seed", "split.fold", "split.inner_fold")
-"""Options that runs of one arm differ in."""
 LAST, BEST = "last.ckpt", "best.ckpt"
 _PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # as Lightning calls them
 
