@@ -54,15 +54,13 @@ def test_arguments_reach_the_formula():
 
 
 def test_takes_arguments_in_the_order_of_torchs_convolution():
-    """Positions as in nn.Conv2d up to groups; padding_mode is the eighth (there is no bias)."""
+    """Positions as in nn.Conv2d up to groups; padding_mode is the eighth (bias is a keyword)."""
     layer = BcosConv2d(4, 6, 3, 2, 1, 2, 2, "circular")
     assert (layer.stride, layer.padding, layer.dilation, layer.groups) == ((2, 2), (1, 1), (2, 2), 2)
     assert layer.padding_mode == "circular"
     assert (layer.b, layer.max_out, layer.eps) == (2.0, 1, 1e-6)
     with pytest.raises(TypeError):
         BcosConv2d(4, 6, 3, 2, 1, 2, 2, "circular", 2.0)
-    with pytest.raises(TypeError):
-        BcosConv2d(4, 6, 3, bias=True)
 
 
 def test_state_is_the_weight_alone():

@@ -34,8 +34,6 @@ def test_defaults():
     assert isinstance(layer, Detachable)
     with pytest.raises(TypeError):
         BcosLinear(5, 4, 2.0)
-    with pytest.raises(TypeError):
-        BcosLinear(5, 4, bias=False)
 
 
 def test_initial_weights_are_those_of_a_linear_layer():

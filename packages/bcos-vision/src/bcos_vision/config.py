@@ -67,6 +67,43 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class ExponentConfig:
+    """How the exponent B comes about: fixed, rising, or learnt, alone or against an objective (docs/maths.md)."""
+
+    learn: Literal["global", "layer", "channel"] | None = None
+    """Learn B, from where b says: one for the network, for each layer, or for each output channel."""
+    objective: Literal["none", "max", "smooth_max", "at_most", "at_least"] = "none"
+    """What learning it answers to besides the loss: max adds strength times the largest B; smooth_max its smooth form;
+    at_most and at_least keep the largest B below the bound, or the least above it, by a multiplier."""
+    strength: float = 0.1
+    """Lambda of max and smooth_max."""
+    sharpness: float = 20.0
+    """Of smooth_max, log-sum-exp: the largest B to log(number of exponents) / sharpness."""
+    bound: float = 2.0
+    """Tau of at_most and at_least."""
+    dual_lr: float = 0.01
+    """Step of the multiplier of at_most and at_least, at each optimiser step."""
+    lr: float = 0.02
+    """Learning rate of B after the warm-up; the schedule is that of the weights."""
+    start: float | None = None
+    """B at the first step, where a fixed B is to rise to b."""
+    rise_epochs: float = 0.0
+    """Epochs in which it does, in a straight line."""
+
+
+@dataclass(frozen=True)
+class ConversionConfig:
+    """Fine-tune a plain network that has been made a B-cos one (Arya et al., NeurIPS 2024, arXiv 2411.00715)."""
+
+    source: str | None = None
+    """Run or model file of the plain network; --from is short for it."""
+    biases: Literal["drop", "keep"] = "drop"
+    """Whether biases, and the means of norms in them, go: kept, they are in every explanation's remainder."""
+    pooling: Literal["average", "keep"] = "average"
+    """Whether max pooling becomes average pooling."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
 
@@ -83,6 +120,13 @@ class TrainConfig:
     """Exponent B, at least 1 (variant bcos)."""
     max_out: int = 1
     """Filters that compete for one output channel (variant bcos)."""
+    encoding: Literal["inverse", "standardised"] | None = None
+    """What the first layer sees: inverse, [x, 1-x]; standardised, mean 0 and standard deviation 1, as plain networks;
+    by default what the variant is made for."""
+    bias: bool = False
+    """Give B-cos layers and their norms biases, which no input is responsible for (variant bcos)."""
+    detach: bool = False
+    """Train with the scales held constant in the backward pass, as explanations hold them (variant bcos)."""
     norm: str | None = None
     """Norm layer: batch, layer, group, instance or position, each also with _uncentered, or none; the model's own
     where it is not given."""
@@ -127,6 +171,8 @@ class TrainConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    exponent: ExponentConfig = field(default_factory=ExponentConfig)
+    conversion: ConversionConfig = field(default_factory=ConversionConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have.
@@ -144,6 +190,12 @@ class TrainConfig:
             raise ValueError(f"--b: expected a finite number >= 1, got {self.b}")
         if self.variant != "bcos" and (self.b != 2 or self.max_out != 1):
             raise ValueError(f'--b, --max_out: they belong to variant "bcos", not "{self.variant}"')
+        if self.variant != "bcos" and (self.bias or self.detach):
+            raise ValueError(f'--bias, --detach: they belong to variant "bcos", not "{self.variant}"')
+        if self.variant != "bcos" and self.encoding == "inverse":
+            raise ValueError(f'--encoding inverse: belongs to variant "bcos", not "{self.variant}"')
+        self._check_exponent()
+        self._check_conversion()
         if self.variant == "standard" and (self.logit_bias is not None or self.temperature != 1):
             raise ValueError('--logit_bias, --temperature: they belong to variants "bcos" and "baseline"')
         if self.logit_bias is not None and not math.isfinite(self.logit_bias):
@@ -171,6 +223,46 @@ class TrainConfig:
         if self.eval_resize is not None and (size is None or self.eval_resize < size):
             raise ValueError(f"--eval_resize: expected at least the side of the crop, {size}, got {self.eval_resize}")
 
+    def _check_exponent(self) -> None:
+        e, default = self.exponent, ExponentConfig()
+        if self.variant != "bcos" and e != default:
+            raise ValueError(f'--exponent: belongs to variant "bcos", not "{self.variant}"')
+        self._check_least(e, "exponent.", {"strength": 0, "bound": 1, "rise_epochs": 0})
+        for name in ("sharpness", "dual_lr", "lr"):
+            if not 0 < getattr(e, name) < math.inf:
+                raise ValueError(f"--exponent.{name}: expected a positive number, got {getattr(e, name)}")
+        if e.learn is None and e.objective != "none":
+            raise ValueError(
+                f"--exponent.objective {e.objective}: needs --exponent.learn, a fixed B answers to nothing"
+            )
+        if e.learn is not None and not self.b > 1:
+            raise ValueError(f"--b: a learnt exponent starts above 1, where it can move; got {self.b}")
+        if (e.start is None) != (e.rise_epochs == 0):
+            raise ValueError("--exponent.start, --exponent.rise_epochs: each needs the other")
+        if e.start is None:
+            return
+        if e.learn is not None:
+            raise ValueError("--exponent.start: moves a fixed B; a learnt one starts at --b")
+        if not 1 <= e.start < math.inf:
+            raise ValueError(f"--exponent.start: expected a finite number >= 1, got {e.start}")
+        if e.rise_epochs > self.epochs:
+            raise ValueError(f"--exponent.rise_epochs: expected at most {self.epochs}, got {e.rise_epochs:g}")
+        if self.compile:
+            raise ValueError("--exponent.start: every new B would be compiled anew; leave out --compile")
+        if self.keep == "best":
+            raise ValueError("--keep best: the best epoch may be one in which B was still rising; keep the last")
+
+    def _check_conversion(self) -> None:
+        if self.conversion.source is None:
+            if self.conversion != ConversionConfig():
+                raise ValueError("--conversion: needs a plain network to convert, --from RUN_ID or --from FILE")
+            return
+        if self.variant != "bcos":
+            raise ValueError(f'--from: a converted network is of variant "bcos", not "{self.variant}"')
+        for name, usual in (("max_out", 1), ("norm", None), ("encoding", None), ("bias", False), ("stem", None)):
+            if getattr(self, name) != usual:
+                raise ValueError(f"--{name}: the network that --from names has its own")
+
     @staticmethod
     def _check_least(group: object, prefix: str, least: dict[str, int]) -> None:
         for name, bound in least.items():
@@ -183,15 +275,30 @@ class TrainConfig:
         """Readable name of what is compared, everything but seed and fold: what is not as usual stands in it."""
         name = f"{self.data_name} {self.model} {self.variant}"
         unusual = [
-            f"B={self.b:g}" * (self.variant == "bcos"),
+            f"B={self.b:g}" * (self.variant == "bcos" and self.exponent.learn is None),
+            self._learnt_text,
+            f"rising from {self.exponent.start}" * (self.exponent.start is not None),
+            "converted" * (self.conversion.source is not None),
             f"MaxOut {self.max_out}" * (self.max_out > 1),
             f"norm {self.norm}" * (self.norm is not None),
+            f"encoding {self.encoding}" * (self.encoding is not None),
+            "biases" * self.bias,
+            "detached" * self.detach,
             f"stem {self.stem}" * (self.stem is not None),
             self.loss * (self.loss != "bce"),
             self.precision * (self.precision != "float32"),
             "EMA" * (self.optim.ema > 0),
         ]
         return " ".join([name, *filter(None, unusual)])
+
+    @property
+    def _learnt_text(self) -> str:
+        e = self.exponent
+        if e.learn is None:
+            return ""
+        numbers = {"max": e.strength, "smooth_max": e.strength, "at_most": e.bound, "at_least": e.bound}
+        objective = f" {e.objective} {numbers[e.objective]:g}" if e.objective != "none" else ""
+        return f"B by {e.learn}{objective}"
 
     @property
     def data_name(self) -> str:

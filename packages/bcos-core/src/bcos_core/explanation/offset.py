@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bcos_core.nn import encoding, logit, norm, position, time
+from bcos_core.nn import conv, encoding, linear, logit, norm, position, time
 
 _CHANNEL_FIRST = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    *(nn.GroupNorm, norm._ScaledNorm),
+    *(nn.GroupNorm, norm._ScaledNorm, conv.BcosConv2d),
 )
-_CHANNEL_LAST = (nn.Linear, nn.LayerNorm)
+_CHANNEL_LAST = (nn.Linear, nn.LayerNorm, linear.BcosLinear)
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ELEMENTWISE = (logit.LogitLayer, encoding.Standardise, encoding.InverseEncoding)
 _PER_POSITION = (position.SinCosPosition, time.TimeChannel)

@@ -5,6 +5,8 @@ from .attention import SelfAttention
 from .conv import BcosConv2d
 from .detachable import Detachable
 from .encoding import InverseEncoding, Standardise
+from .exponent import Exponent
+from .layer import BcosLayer, layer_exponents, learn_exponents, learnt_exponents, set_exponent
 from .linear import BcosLinear
 from .logit import LogitLayer
 from .norm import (
@@ -28,8 +30,10 @@ __all__ = [
     "BatchNorm2d",
     "BatchNormUncentered2d",
     "BcosConv2d",
+    "BcosLayer",
     "BcosLinear",
     "Detachable",
+    "Exponent",
     "GroupNorm2d",
     "GroupNormUncentered2d",
     "InstanceNorm2d",
@@ -44,5 +48,9 @@ __all__ = [
     "SinCosPosition",
     "Standardise",
     "TimeChannel",
+    "layer_exponents",
+    "learn_exponents",
+    "learnt_exponents",
+    "set_exponent",
     "synchronise_batch_norms",
 ]

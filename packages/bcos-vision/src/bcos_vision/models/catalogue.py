@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bcos_core.nn import InverseEncoding, Standardise
+from bcos_core.convert import bcosify
+from bcos_core.nn import InverseEncoding, Standardise, learn_exponents
 from bcos_core.run.checkpoint import load_model, load_state, load_tensors
 from bcos_core.run.error import InputError, unknown_name
 from bcos_core.run.registry import Registry
@@ -162,6 +163,10 @@ def create_model(
     temperature: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    encoding: str | None = None,
+    bias: bool = False,
+    learn_b: str | None = None,
+    conversion: Mapping[str, Any] | None = None,
 ) -> ImageClassifier:
     """Build a classifier.
 
@@ -181,12 +186,18 @@ def create_model(
         temperature: Fixed divisor of the logits (bcos and baseline).
         mean: Mean of each channel, for plain variants; ImageNet's if not given.
         std: Standard deviation of each channel, likewise.
+        encoding: What the first layer sees: "inverse", [x, 1-x] (bcos), or "standardised"; None for what the variant is
+            made for.
+        bias: Give B-cos layers and their norms biases (bcos).
+        learn_b: Make exponents parameters that start at ``b`` (bcos): "global", "layer" or "channel", see
+            :func:`bcos_core.nn.learn_exponents`.
+        conversion: Make a B-cos network of the plain one: arguments of :func:`bcos_core.bcosify`.
 
     Returns:
         The classifier, in training mode, channels-last.
 
     Raises:
-        InputError: If a name is unknown, or the weights are of another architecture.
+        InputError: If a name is unknown, options do not go together, or the weights are of another architecture.
         ValueError: If a number is out of range.
 
     Example:
@@ -209,18 +220,28 @@ def create_model(
         raise InputError(f"num_classes: expected at least 1, got {num_classes}")
     if in_channels not in (1, 3):
         raise InputError(f"in_channels: expected 1 or 3, got {in_channels}")
-    layers = Layers(variant, b, max_out, norm, logit_bias, temperature)
-    if layers.is_bcos:
-        encoding, encoded = InverseEncoding(), 2 * in_channels
+    if encoding not in (None, "inverse", "standardised"):
+        raise unknown_name("encoding", encoding, ("inverse", "standardised"))
+    layers = Layers(variant, b, max_out, norm, logit_bias, temperature, bias)
+    if not layers.is_bcos and encoding == "inverse":
+        raise InputError(f'encoding "inverse": belongs to variant "bcos", not "{variant}"')
+    if not layers.is_bcos and conversion is None and learn_b is not None:
+        raise InputError(f'learn_b: belongs to B-cos networks, not to variant "{variant}"')
+    if layers.is_bcos and conversion is not None:
+        raise InputError('conversion: of a plain network; variant "bcos" is a B-cos one')
+    if layers.is_bcos and encoding != "standardised":
+        encode, encoded = InverseEncoding(), 2 * in_channels
         statistics = {}
     else:
         grey = in_channels == 1
         mean = tuple(mean or ((sum(IMAGENET_MEAN) / 3,) if grey else IMAGENET_MEAN))
         std = tuple(std or ((sum(IMAGENET_STD) / 3,) if grey else IMAGENET_STD))
-        encoding, encoded = Standardise(mean, std), in_channels
+        encode, encoded = Standardise(mean, std), in_channels
         statistics = {"mean": list(mean), "std": list(std)}
+    options = {"encoding": encoding, "bias": bias, "learn_b": learn_b, "conversion": conversion}
+    usual = {"encoding": None, "bias": False, "learn_b": None, "conversion": None}
     model = ImageClassifier(
-        encoding,
+        encode,
         found.build(layers, encoded, num_classes, found.small or stem == "cifar"),
         in_channels=in_channels,
         num_classes=num_classes,
@@ -236,8 +257,13 @@ def create_model(
             "logit_bias": logit_bias,
             "temperature": temperature,
             **statistics,
+            **{name: value for name, value in options.items() if value != usual[name]},
         },
     )
+    if conversion is not None:
+        model, _ = bcosify(model, **conversion)
+    if learn_b is not None:
+        learn_exponents(model, learn_b)
     channels_last(model)
     if weights is not None:
         _load(model, pathlib.Path(weights))

@@ -64,6 +64,7 @@ class Layers:
     norm_name: str | None = None
     logit_bias: float | None = None
     temperature: float = 1.0
+    bias: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no variant has.
@@ -77,6 +78,8 @@ class Layers:
             raise unknown_name("norm", self.norm_name, NORMS)
         if not self.is_bcos and (self.b != 2 or self.max_out != 1):
             raise InputError(f'b, max_out: they belong to variant "bcos", not "{self.variant}"')
+        if not self.is_bcos and self.bias:
+            raise InputError(f'bias: belongs to variant "bcos", not "{self.variant}"')
         if self.is_standard and (self.logit_bias is not None or self.temperature != 1):
             raise InputError('logit_bias, temperature: they belong to variants "bcos" and "baseline"')
 
@@ -102,7 +105,7 @@ class Layers:
         """A convolution, by default one that keeps the size (at stride 1); ``bias`` is the standard variant's alone."""
         padding = kernel_size // 2 if padding is None else padding
         if self.is_bcos:
-            options = {"groups": groups, "b": self.b, "max_out": self.max_out}
+            options = {"groups": groups, "b": self.b, "max_out": self.max_out, "bias": self.bias}
             return BcosConv2d(in_channels, out_channels, kernel_size, stride, padding, **options)
         bias = bias and self.is_standard
         layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
@@ -114,7 +117,7 @@ class Layers:
     def linear(self, in_features: int, out_features: int, *, bias: bool = True) -> nn.Module:
         """A linear layer; ``bias`` is the standard variant's alone."""
         if self.is_bcos:
-            return BcosLinear(in_features, out_features, b=self.b, max_out=self.max_out)
+            return BcosLinear(in_features, out_features, b=self.b, max_out=self.max_out, bias=self.bias)
         return nn.Linear(in_features, out_features, bias=bias and self.is_standard)
 
     def norm(self, channels: int, *, default: str | None = None, eps: float = 1e-5, pooled: bool = False) -> nn.Module:
@@ -125,7 +128,7 @@ class Layers:
         name = self.norm_name or default or ("batch_uncentered" if self.is_bcos else "batch")
         if pooled:
             name = name.replace("instance", "position")
-        return NORMS[name](channels, bias=self.is_standard, eps=eps)
+        return NORMS[name](channels, bias=self.is_standard or self.bias, eps=eps)
 
     def activation(self, kind: Literal["relu", "gelu"] = "relu") -> nn.Module:
         if self.is_bcos:

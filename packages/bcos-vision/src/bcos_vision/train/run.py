@@ -191,7 +191,8 @@ def _prepare(config: TrainConfig, data: ImageData) -> _Work:
 
 def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
     seed_everything(derive_seed(config.seed, "weights"))
-    mean, std = data.statistics() if config.variant != "bcos" else (None, None)
+    standardised = config.variant != "bcos" or config.encoding == "standardised"
+    mean, std = data.statistics() if standardised else (None, None)
     model = create_model(
         config.model,
         num_classes=len(data.classes),
@@ -205,6 +206,9 @@ def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
         stem=config.stem,
         logit_bias=config.logit_bias,
         temperature=config.temperature,
+        encoding=config.encoding,
+        bias=config.bias,
+        learn_b=config.exponent.learn,
     )
     _check_sizes(model, config, data)
     return model
