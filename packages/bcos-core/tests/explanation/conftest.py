@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from bcos_core import nn as bnn
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 
 class Residual(nn.Module):
@@ -67,6 +68,50 @@ def transformer(projection, head):
         Residual(bnn.SelfAttention(16, 2, projection)),
         Pool(),
         head,
+    )
+
+
+class AttentionBlock(nn.Module):
+    """Called as PyTorch's attention, which it takes the place of."""
+
+    def __init__(self, projection, batch_first):
+        super().__init__()
+        self.attention = bnn.MultiheadAttention(8, 2, projection, bias=True, batch_first=batch_first)
+        self.batch_first = batch_first
+
+    def forward(self, x):
+        tokens = x if self.batch_first else x.transpose(0, 1)
+        y, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        return x + (y if self.batch_first else y.transpose(0, 1))
+
+
+class ClassToken(nn.Module):
+    """A learnt token before the others, and learnt positions: parametrised, so that explanations see them."""
+
+    def __init__(self, tokens, dim):
+        super().__init__()
+        self.token, self.position = nn.Parameter(torch.randn(1, 1, dim)), nn.Parameter(torch.randn(tokens + 1, dim))
+        for name in ("token", "position"):
+            register_parametrization(self, name, bnn.Constant())
+
+    def forward(self, x):
+        return torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
+
+
+def vision_transformer(projection=lambda: bnn.BcosLinear(8, 8), batch_first=True):
+    """Two patches of 3x6 pixels, as published vision transformers see them."""
+    return nn.Sequential(
+        nn.Unflatten(2, (2, 3)),
+        Permute(0, 2, 1, 3, 4),
+        nn.Flatten(2),
+        bnn.BcosLinear(36, 8),
+        ClassToken(2, 8),
+        AttentionBlock(projection(), batch_first),
+        bnn.LayerNorm(8, bias=True),
+        bnn.BcosLinear(8, 8, b=1.5, unit_weights=False, bias=True),
+        bnn.GELU("tanh"),
+        Pool(),
+        nn.Linear(8, 3),
     )
 
 
@@ -152,6 +197,16 @@ NETWORKS = {
     ),
     "time": lambda: nn.Sequential(OverTime(2), *head(2)),
     "GELU": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5), bnn.GELU(), nn.Linear(5, 3)),
+    **{
+        f"{kind.__name__}": lambda kind=kind: nn.Sequential(nn.Flatten(), nn.Linear(72, 5), kind(), nn.Linear(5, 3))
+        for kind in (bnn.SiLU, bnn.Hardswish)
+    },
+    "GELU, tanh": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5), bnn.GELU("tanh"), nn.Linear(5, 3)),
+    "layer norm of tokens": lambda: nn.Sequential(
+        nn.Flatten(2), bnn.LayerNorm(36), nn.Flatten(), bnn.LayerNorm(72, bias=True), nn.Linear(72, 3)
+    ),
+    "vision transformer": vision_transformer,
+    "plain vision transformer": lambda: vision_transformer(lambda: nn.Linear(8, 8), batch_first=False),
     "transformer": lambda: transformer(bnn.BcosLinear(16, 16), bnn.BcosLinear(16, 3)),
     "plain transformer": lambda: transformer(nn.Linear(16, 16), nn.Sequential(nn.Linear(16, 3), bnn.GELU())),
     "linear net": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5, bias=False), nn.Linear(5, 3)),
@@ -231,13 +286,15 @@ def frozen_map(oracle_conv2d, oracle_linear):
 
     def linear(layer, x):
         _, factor = oracle_linear(x, layer.weight, b=layer.b, max_out=layer.max_out, eps=layer.eps, parts=True)
-        unit = layer.weight / layer.weight.norm(dim=1, keepdim=True)
+        norms = layer.weight.norm(dim=1, keepdim=True)
+        bias = 0 if layer.bias is None else layer.bias
 
         def units(v):
-            return (v @ unit.T).unflatten(-1, (-1, layer.max_out))
+            return (v @ (layer.weight / norms).T).unflatten(-1, (-1, layer.max_out))
 
         winner = one_hot(units(x), -1)
-        return lambda v: (units(v) * winner).sum(-1) * factor
+        norm = 1 if layer.unit_weights else norms.T
+        return lambda v: (units(v) * winner).sum(-1) * factor * norm + bias
 
     def norm(layer, x):
         groups = 1 if isinstance(layer, (bnn.PositionNorm2d, bnn.PositionNormUncentered2d)) else layer.num_groups
@@ -259,7 +316,8 @@ def frozen_map(oracle_conv2d, oracle_linear):
 
     def attention(layer, x):
         def heads(v):
-            return (v @ layer.to_qkv.weight.T).unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
+            bias = 0 if layer.to_qkv.bias is None else layer.to_qkv.bias
+            return (v @ layer.to_qkv.weight.T + bias).unflatten(-1, (3, layer.heads, -1)).permute(2, 0, 3, 1, 4)
 
         q, k, _ = heads(x)
         weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)
@@ -325,8 +383,24 @@ def frozen_map(oracle_conv2d, oracle_linear):
                 | nn.Flatten()
             ):
                 return module  # torch's own, and affine
-            case Permute():
+            case Permute() | nn.Unflatten():
                 return module
+            case ClassToken():
+                token, positions = module.token.detach(), module.position.detach()
+                return lambda v: torch.cat([token.expand(len(v), -1, -1), v], 1) + positions
+            case AttentionBlock():
+                mixing = attention(module.attention, x)
+                return lambda v: v + mixing(v)
+            case bnn.LayerNorm():
+                std = ((x - x.mean(-1, keepdim=True)).square().mean(-1, keepdim=True) + module.eps).sqrt()
+                bias = 0 if module.bias is None else module.bias
+                return lambda v: (v - v.mean(-1, keepdim=True)) / std * module.weight + bias
+            case bnn.SiLU():
+                gate = 1 / (1 + (-x).exp())
+                return lambda v: v * gate
+            case bnn.Hardswish():
+                gate = (x + 3).clip(0, 6) / 6
+                return lambda v: v * gate
             case Pool():
                 return module
             case bnn.SinCosPosition():
@@ -348,6 +422,8 @@ def frozen_map(oracle_conv2d, oracle_linear):
                 return twice
             case bnn.GELU():
                 gate = (1 + torch.erf(x / 2**0.5)) / 2
+                if module.approximate == "tanh":
+                    gate = (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2
                 return lambda v: v * gate
             case bnn.SelfAttention():
                 return attention(module, x)

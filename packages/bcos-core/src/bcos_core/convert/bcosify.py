@@ -110,14 +110,13 @@ def bcosify(
     if not math.isfinite(logit_bias):
         raise ValueError(f"logit_bias: expected a finite number, got {logit_bias}")
     model = _plain(model)
-    encodes = isinstance(model, EncodingModel)
     encoded = False
-    if encodes:
+    if isinstance(model, EncodingModel):
         options, encoded = _of_encoding(model, options)
     model = copy.deepcopy(model)
+    network, prefix = (model.network, "network") if isinstance(model, EncodingModel) else (model, "")
     conversion = _Conversion(options, encoded)
-    network = conversion.run(model.network if encodes else model)
-    prefix = "network" if encodes else ""
+    network = conversion.run(network)
     report = ConversionReport(tuple(replace(e, path=join(prefix, e.path)) for e in conversion.entries))
     _raise_refused(report, strict, [join(prefix, path) for path in conversion.needed])
     if not any(isinstance(module, BcosLayer) for module in network.modules()):
@@ -126,13 +125,18 @@ def bcosify(
         training, logits = network.training, LogitLayer(bias=logit_bias)
         network = nn.Sequential(OrderedDict(network=network, logits=logits))
         network.training = logits.training = training
-    if not encodes:
+    if not isinstance(model, EncodingModel):
         converted = ConvertedModel(InverseEncoding(), network)
         converted.training = converted.encoding.training = model.training
         return converted, report
     model.network = network
     if not encoded:
         model.encoding = InverseEncoding()
+    description = getattr(model, "description", None)
+    if isinstance(description, dict):  # of how to build the model again, which then includes its conversion
+        chosen = {"b": b, "biases": biases, "pooling": pooling, "unit_weights": unit_weights}
+        chosen |= {"mean": mean, "std": std, "logit_bias": logit_bias, "strict": strict}
+        description.setdefault("conversion", chosen)
     return model, report
 
 
@@ -199,12 +203,10 @@ def _raise_refused(report: ConversionReport, strict: bool, needed: Sequence[str]
     refused = [e for e in report.of("refused") if strict or e.path in needed]
     if not refused:
         return
-    first, others = refused[0], len(refused) - 1
-    more = f" (and {others} more refused)" if others else ""
-    raise ValueError(
-        f"{first.path or 'model'}: {first.kind} cannot be converted: {first.reason}{more}; strict=False leaves what"
-        " cannot be as it is"
-    )
+    first, others = min(refused, key=lambda e: e.path not in needed), len(refused) - 1
+    more = f" (and {others} more)" if others else ""
+    way_out = "" if first.path in needed else "; strict=False leaves what cannot be converted as it is"
+    raise ValueError(f"{first.path or 'model'}: {first.kind} cannot be converted: {first.reason}{more}{way_out}")
 
 
 class _Conversion:
@@ -234,6 +236,11 @@ class _Conversion:
             self.needed = {*self._first, *(e.path for e in self._followed.obstacles)}
         network = self._convert(network, "")
         self.entries += self._followed.calls
+        for path, why in self._followed.lost.items():
+            module = network.get_submodule(path)
+            if not rules.has_known_forward(module):
+                reason = f"its forward could not be followed ({why}): bcos-vision check says whether it adds up"
+                self.entries.append(Converted(path, type(module).__name__, "kept", "", reason))
         self._compare(network)
         for path in sorted(self._followed.constants - self._followed.factors):
             owner, _, name = path.rpartition(".")
@@ -256,6 +263,8 @@ class _Conversion:
         kind = type(module).__name__
         if builder is not None:
             try:
+                if path in self._followed.read:
+                    raise Refused("a forward outside of it reads its parameters")
                 new, reason = builder(module, self._context(path))
                 action: Action = "kept" if new is module else "replaced"
             except Refused as refusal:

@@ -29,10 +29,11 @@ _LINEAR = _RESHAPING | _names(
     " repeat repeat_interleave tile chunk split tensor_split unbind narrow select getitem index_select gather mean sum"
     " avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample"
     " pixel_shuffle pixel_unshuffle channel_shuffle roll flip rot90 unfold fold cumsum tril triu neg neg_ diagonal"
-    " stochastic_depth"
+    " stochastic_depth T mT"
 )
 _LIKE_ANOTHER = _names("expand_as view_as reshape_as type_as")
-_JOINING = _names("add add_ iadd sub sub_ isub cat concat concatenate hstack vstack stack")
+_ADDING = _names("add add_ iadd sub sub_ isub subtract")
+_JOINING = _ADDING | _names("cat concat concatenate hstack vstack stack")
 _SCALING = _names("mul mul_ imul multiply div div_ truediv itruediv true_divide divide")
 _DIVIDING = _names("div div_ truediv itruediv true_divide divide")
 _PRODUCTS = _names("matmul bmm mm addmm baddbmm einsum tensordot imatmul linear")
@@ -41,8 +42,11 @@ _PIECEWISE = _names(
     "relu relu_ leaky_relu leaky_relu_ prelu max_pool1d max_pool2d max_pool3d adaptive_max_pool1d"
     " adaptive_max_pool2d adaptive_max_pool3d abs abs_ amax amin max min maximum minimum"
 )
-_SHAPE = _names("size dim ndimension numel nelement is_floating_point get_device stride len")
-_SHAPE_ATTRIBUTES = _names("shape dtype device ndim is_cuda requires_grad")
+_EXTREMA = _names("max min maximum minimum")
+_SHAPE = _names(
+    "size dim ndimension numel nelement is_floating_point get_device stride len shape dtype device ndim is_cuda"
+    " requires_grad"
+)
 _ZEROS = _names("zeros zeros_like new_zeros")
 _CHECKS = _names("_assert _assert_is_none")
 _AS_MODULES = {
@@ -74,7 +78,11 @@ class Followed:
     obstacles: list[Converted] = field(default_factory=list)
     """What the input meets before them that cannot take an encoded one."""
     calls: list[Converted] = field(default_factory=list)
-    """Calls that were judged kept or refused, and forwards that could not be followed."""
+    """Calls that were judged: refused, or kept and worth a word."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Modules whose forward could not be followed, and why not."""
+    read: set[str] = field(default_factory=set)
+    """Modules, judged as a whole, whose parameters another one's forward reads."""
     constants: set[str] = field(default_factory=set)
     """Parameters and buffers that are added to what depends on the input, or put beside it."""
     factors: set[str] = field(default_factory=set)
@@ -146,8 +154,7 @@ def _follow(
             found.trace = list(_calls(graph))
         return
     if graph is not None:
-        reason = f"its forward could not be followed ({_first_line(graph)}); bcos-vision check says if it adds up"
-        found.calls.append(Converted(path, type(module).__name__, "kept", "", reason))
+        found.lost[path] = _first_line(graph)
     for name, child in module.named_children():
         if not is_leaf(child):
             _follow(child, join(path, name), is_leaf, is_layer, found)
@@ -217,7 +224,7 @@ class _Judge:
         if name not in {**module._parameters, **module._buffers}:  # a tensor that the forward made
             return _CONSTANT
         if self._is_leaf(module):
-            self._refuse(node, str(node.target), "it is read from outside of its module, which a conversion replaces")
+            self._found.read.add(join(self._path, owner))
             return _CONSTANT
         return _Value("constant", frozenset([join(self._path, str(node.target))]))
 
@@ -233,7 +240,7 @@ class _Judge:
                 self._obstacle(name, type(module).__name__)
                 return _INPUT
             return _IMAGE
-        if name in _CHECKS or _asks_shape(node, name):
+        if name in _CHECKS | _SHAPE:
             return _CONSTANT
         if name in _ZEROS:
             return _ZERO
@@ -248,7 +255,7 @@ class _Judge:
             return _ZERO
         parameters = frozenset[str]().union(*(value.parameters for value in inputs))
         opaque = any(not value.parameters for value in inputs if not value.zero)
-        linear = name in _LINEAR or (name in _JOINING and not opaque and not any(map(_nonzero, node.args)))
+        linear = name in _LINEAR or (name in _JOINING and not opaque and not _adds_number(node, name))
         scaled = name in _SCALING and sum(bool(value.parameters) for value in inputs) == 1
         if node.op == "call_module" or not (linear or scaled):
             return _CONSTANT
@@ -258,14 +265,10 @@ class _Judge:
 
     def _on_input(self, node: fx.Node) -> _Value:
         name = _name(node)
-        of_input = [
-            a for a in _flat(node.args, node.kwargs) if isinstance(a, fx.Node) and self._values[a].of == "input"
-        ]
-        constants = [
-            a for a in _flat(node.args, node.kwargs) if isinstance(a, fx.Node) and self._values[a].of == "constant"
-        ]
+        operands = [a for a in _flat(node.args, node.kwargs) if isinstance(a, fx.Node)]
+        of_input, constants = ([a for a in operands if self._values[a].of == of] for of in ("input", "constant"))
         first = node.args[0] if node.args else None
-        if name in _CHECKS or _asks_shape(node, name):
+        if name in _CHECKS | _SHAPE:
             return _CONSTANT
         if name in _ZEROS:
             return _ZERO
@@ -274,13 +277,14 @@ class _Judge:
         if name in _JOINING:
             return self._joined(node, name, constants)
         if name in _SCALING:
-            if len(of_input) > 1 or (name in _DIVIDING and first is not of_input[0]):
-                what = "a product" if name not in _DIVIDING else "a quotient"
-                return self._refuse(node, name, f"{what} of two tensors that both depend on the input is not linear")
+            if len(of_input) > 1:
+                return self._refuse(node, name, "not linear: both of its tensors depend on the input")
+            if name in _DIVIDING and (first is not of_input[0] or node.kwargs.get("rounding_mode") is not None):
+                return self._refuse(node, name, "not linear in the input")
             for constant in constants:
                 self._found.factors |= self._values[constant].parameters
             return _INPUT
-        if name in _LINEAR or (name in ("getattr",) and node.args[1] in ("T", "mT", "H")) or name == "t":
+        if name in _LINEAR:
             return _INPUT
         if name == "pad":
             mode, value = (_argument(node, index, key) for index, key in ((2, "mode"), (3, "value")))
@@ -289,7 +293,7 @@ class _Judge:
             return _INPUT
         if name in ("clamp", "clamp_", "clamp_min", "clamp_min_") and _is_relu(node, name):
             return self._keep(node, name, "piecewise linear")
-        if name in _PIECEWISE and all(self._values[a].zero for a in constants if name in ("maximum", "minimum")):
+        if name in _PIECEWISE and all(self._values[a].zero for a in constants if name in _EXTREMA):
             return self._keep(node, name, "piecewise linear" + ("; not averaged" if "max_pool" in name else ""))
         if (module := _AS_MODULES.get(name)) is not None:
             return self._refuse(node, name, f"a conversion replaces modules alone: make it one, {module}")
@@ -299,7 +303,7 @@ class _Judge:
 
     def _joined(self, node: fx.Node, name: str, constants: list[fx.Node]) -> _Value:
         """A sum or a row of tensors: constants among them must be zero, or parameters, which can be recorded."""
-        if name not in ("cat", "concat", "concatenate", "hstack", "vstack", "stack") and any(map(_nonzero, node.args)):
+        if _adds_number(node, name):
             return self._refuse(node, name, "it adds a number that no explanation records")
         for constant in constants:
             value = self._values[constant]
@@ -320,14 +324,18 @@ class _Judge:
         return _INPUT
 
     def _obstacle(self, path: str, kind: str, reason: str = "") -> None:
-        reason = reason or "it stands before the first layer, where the encoding [x, 1-x] doubles the channels"
+        reason = reason or (
+            "it stands before the first layer, where the encoding [x, 1-x] doubles the channels (give the mean and std"
+            " of a standardisation instead)"
+        )
         self._found.obstacles.append(Converted(path, kind, "refused", "", reason))
 
 
 def _name(node: fx.Node) -> str:
     if node.op in ("call_method", "call_module", "output"):
         return str(node.target)
-    return getattr(node.target, "__name__", str(node.target))
+    name = getattr(node.target, "__name__", str(node.target))
+    return str(node.args[1]) if name == "getattr" else name
 
 
 def _owner(node: fx.Node) -> str:
@@ -336,10 +344,6 @@ def _owner(node: fx.Node) -> str:
     if node.op == "call_module" and stack:
         stack.pop()  # the module that is called
     return stack[-1] if stack else ""
-
-
-def _asks_shape(node: fx.Node, name: str) -> bool:
-    return name in _SHAPE or (name == "getattr" and node.args[1] in _SHAPE_ATTRIBUTES)
 
 
 def _is_relu(node: fx.Node, name: str) -> bool:
@@ -351,8 +355,10 @@ def _argument(node: fx.Node, index: int, key: str) -> object:
     return node.args[index] if len(node.args) > index else node.kwargs.get(key)
 
 
-def _nonzero(argument: object) -> bool:
-    return isinstance(argument, (int, float, complex)) and argument != 0
+def _adds_number(node: fx.Node, name: str) -> bool:
+    """Whether a call adds a number other than zero."""
+    terms = [*node.args, node.kwargs.get("other")]
+    return name in _ADDING and any(isinstance(term, (int, float)) and term != 0 for term in terms)
 
 
 def _flat(args: object, kwargs: object = None) -> Iterator[object]:

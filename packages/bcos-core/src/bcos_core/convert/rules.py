@@ -90,9 +90,14 @@ def known_constants(module: nn.Module) -> tuple[str, ...]:
 
 def innermost_channels(network: Any, path: str) -> int | None:
     """Channels that are innermost among the features of a network's first layer, where its forward cannot tell."""
-    if _qualified_name(network) == "bcos_vision.models.vit.VisionTransformer" and path == "embed":
+    if has_known_forward(network) and path == "embed":
         return network.embed.in_features // network.patch**2
     return None
+
+
+def has_known_forward(module: nn.Module) -> bool:
+    """Whether a module's forward, though it cannot be followed, is known: patches, positions, blocks, a mean."""
+    return _qualified_name(module) == "bcos_vision.models.vit.VisionTransformer"
 
 
 def _qualified_name(module: nn.Module) -> str:
@@ -153,9 +158,7 @@ def _linear(module: nn.Linear, context: Context) -> tuple[nn.Module, str]:
     return _with_weight(new, module, context)
 
 
-def _with_weight(
-    new: bnn.BcosConv2d | bnn.BcosLinear, module: nn.Conv2d | nn.Linear, context: Context
-) -> tuple[nn.Module, str]:
+def _with_weight(new: bnn.BcosLayer, module: nn.Conv2d | nn.Linear, context: Context) -> tuple[nn.Module, str]:
     notes = []
     options = context.options
     if context.sees_encoded:
@@ -163,8 +166,8 @@ def _with_weight(
         new.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
         notes.append("sees [x, 1-x]" + ("" if options.mean is None else "; mean and std folded into its weights"))
     else:
-        new.weight = module.weight
-    new.bias = module.bias if options.keep_biases else None
+        new.weight = module.weight  # type: ignore[assignment] - a parameter, as it is of a leaf
+    new.bias = module.bias if options.keep_biases else None  # type: ignore[assignment]
     notes += _bias_notes(module, options)
     if options.unit_weights:
         notes.append("norms of its filters lost")
@@ -189,7 +192,8 @@ def _batch_norm(module: nn.BatchNorm2d | nn.SyncBatchNorm, context: Context) -> 
             module.num_features, eps=module.eps, momentum=momentum, affine=module.affine or keep
         )
     new.running_var = var
-    new.num_batches_tracked = torch.tensor(0) if module.num_batches_tracked is None else module.num_batches_tracked
+    assert module.num_batches_tracked is not None
+    new.num_batches_tracked = module.num_batches_tracked
     if module.weight is not None:
         new.weight = module.weight
     elif keep:
@@ -421,7 +425,7 @@ RULES: tuple[tuple[type[nn.Module] | str, Builder], ...] = (
     (bnn.Constant, _kept("a constant of the remainder")),
 )
 
-_BOUNDED = "its value where it saturates is a constant that no input is responsible for"
+_BOUNDED = "bounded: where it saturates, its value is a constant that no input is responsible for"
 _CONSTANTS = {
     "torchvision.models.vision_transformer.VisionTransformer": ("class_token",),
     "torchvision.models.vision_transformer.Encoder": ("pos_embedding",),

@@ -79,7 +79,7 @@ def _constant(module: nn.Module, x: Tensor, *others: Any) -> Tensor | None:
             # an affine map of each element alone: its value at zero
             return module.forward(x.new_zeros(1, *(s if d == 1 else 1 for d, s in enumerate(x.shape[1:], start=1))))
         if isinstance(module, position.Constant):
-            return x[None]
+            return x.detach()[None]
         if isinstance(module, _PER_POSITION):
             return module.forward(x.new_zeros(1, *x.shape[1:]), *others)
         if isinstance(module, nn.LayerNorm) and type(module).forward is not nn.LayerNorm.forward:
