@@ -242,6 +242,7 @@ class _Conversion:
                 reason = f"its forward could not be followed ({why}): bcos-vision check says whether it adds up"
                 self.entries.append(Converted(path, type(module).__name__, "kept", "", reason))
         self._compare(network)
+        self._find_originals(network)
         for path in sorted(self._followed.constants - self._followed.factors):
             owner, _, name = path.rpartition(".")
             parametrize.register_parametrization(network.get_submodule(owner), name, Constant())
@@ -330,10 +331,21 @@ class _Conversion:
         with evaluating(network):
             calls = trace(network, lambda m: id(m) in self._leaves)
         if calls != self._followed.trace:
-            reason = (
-                "its forward takes another course with converted modules: does it ask for their class, or list them?"
-            )
+            reason = "its forward takes another course with converted modules: does it ask for their class?"
             self.entries.append(Converted("", type(network).__name__, "refused", "", reason))
+
+    def _find_originals(self, network: nn.Module) -> None:
+        """Plain lists of modules, and the like: they still hold what was replaced."""
+        replaced = {id(old) for old, new in self._done.values() if new is not old}
+        for path, module in _parts(network):
+            for name, value in vars(module).items():
+                values = value.values() if isinstance(value, dict) else value
+                held = values if isinstance(value, (list, tuple, dict)) else [value]
+                if any(id(item) in replaced for item in held):
+                    reason = (
+                        f"its {name} holds modules out of sight of torch: make it an nn.ModuleList or nn.ModuleDict"
+                    )
+                    self.entries.append(Converted(path, type(module).__name__, "refused", "", reason))
 
 
 def _parts(network: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:

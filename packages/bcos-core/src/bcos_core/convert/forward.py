@@ -106,6 +106,11 @@ class _Value(NamedTuple):
 _IMAGE, _INPUT, _CONSTANT, _ZERO = _Value("image"), _Value("input"), _Value("constant"), _Value("constant", zero=True)
 
 
+class _Symbol(fx.Proxy):
+    def __len__(self) -> int:
+        return 2  # of a batch, as a rule, which is only handed on: any number does, but Python takes no symbol
+
+
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
@@ -115,6 +120,9 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self._is_leaf(m)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Symbol(node, self)
 
 
 def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool], is_layer: Callable[[nn.Module], bool]) -> Followed:
