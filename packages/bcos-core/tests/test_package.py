@@ -13,6 +13,7 @@ def test_names():
     assert bcos_core.explain is explain
     assert bcos_core.explanation_mode is explanation_mode
     assert bcos_core.Explanation is Explanation
+    assert bcos_core.bcosify is bcos_core.convert.bcosify
     assert bcos_core.nn.BcosConv2d.__module__ == "bcos_core.nn.conv"
     assert callable(bcos_core.functional.bcos_linear)
     assert dir(bcos_core) == sorted(bcos_core.__all__)
@@ -24,7 +25,7 @@ def test_names():
 
 def test_layers_and_explanations_need_torch_alone():
     code = (
-        "import sys, bcos_core.nn, bcos_core.explanation\n"
+        "import sys, bcos_core.nn, bcos_core.explanation, bcos_core.convert\n"
         "extra = {'mlflow', 'lightning', 'captum', 'torchvision', 'matplotlib', 'sklearn', 'bcos_core.run'}\n"
         "extra |= {'torch._dynamo'}  # seconds\n"
         "sys.exit(str(extra & set(sys.modules)) if extra & set(sys.modules) else 0)"

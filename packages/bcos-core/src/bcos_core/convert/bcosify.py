@@ -115,12 +115,12 @@ def bcosify(
         options, encoded = _of_encoding(model, options)
     model = copy.deepcopy(model)
     network, prefix = (model.network, "network") if isinstance(model, EncodingModel) else (model, "")
+    if not any(rules.is_layer(module) for _, module in _parts(network)):
+        raise ValueError(f"model: {type(model).__name__} has no Conv2d or Linear, nothing to make B-cos")
     conversion = _Conversion(options, encoded)
     network = conversion.run(network)
     report = ConversionReport(tuple(replace(e, path=join(prefix, e.path)) for e in conversion.entries))
     _raise_refused(report, strict, [join(prefix, path) for path in conversion.needed])
-    if not any(isinstance(module, BcosLayer) for module in network.modules()):
-        raise ValueError(f"model: {type(model).__name__} has no Conv2d or Linear, nothing to make B-cos")
     if logit_bias:
         training, logits = network.training, LogitLayer(bias=logit_bias)
         network = nn.Sequential(OrderedDict(network=network, logits=logits))
