@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from bcos_core import bcosify, explain
 from torch import nn
+from torch.nn.utils import parametrize
 
 
 class Calls(nn.Module):
@@ -66,6 +67,7 @@ CONSTANTS = {
     "added": (lambda m, x: x + m.offset, {"offset"}),
     "subtracted from": (lambda m, x: (m.offset * 2 - x).relu(), {"offset"}),
     "buffer": (lambda m, x: x + m.shift, {"shift"}),
+    "buffer, scaled": (lambda m, x: x + 2 * m.shift / 3, {"shift"}),
     "beside": (lambda m, x: torch.cat([m.token.expand(x.shape[0], -1, -1, -1), x], dim=1), {"token"}),
     "beside, by position": (lambda m, x: torch.cat([m.token.expand(len(x), 2, -1, -1), x], 1), {"token"}),
     "joined first": (lambda m, x: x + (m.offset + m.shift), {"offset", "shift"}),
@@ -100,6 +102,7 @@ INEXACT = {
     "number by name": (lambda m, x: torch.add(x, other=1.0), "add", "it adds a number"),
     "tensor": (lambda m, x: x + torch.ones(4, 1, 1).double(), "add", "it adds a constant, not a parameter"),
     "curved constant": (lambda m, x: x + m.offset.exp(), "add", "it adds a constant, not a parameter"),
+    "inverse of a parameter": (lambda m, x: x + 2 / m.offset, "add", "it adds a constant, not a parameter"),
     "product of parameters": (lambda m, x: x + m.offset * m.scale, "add", "it adds a constant, not a parameter"),
     "padding": (lambda m, x: F.pad(x, (1, 1), value=1.0), "pad", "pads with a constant"),
     "bounds": (lambda m, x: x.clamp(-0.1, 0.1), "clamp", "not known to be linear"),
@@ -160,6 +163,8 @@ def test_calls_with_own_weights_would_stay_plain(call, name, reason):
 def test_parameter_that_is_added_and_multiplied():
     with pytest.raises(ValueError, match=r"^both: Parameter cannot be converted: it is added and multiplied"):
         bcosify(calls(lambda m, x: x * m.both + m.both))
+    model, _ = bcosify(calls(lambda m, x: x * m.both + m.both), strict=False)
+    assert not parametrize.is_parametrized(model.network)
 
 
 def test_other_modules_parameter():
@@ -215,6 +220,23 @@ def test_plain_model_keeps_no_trace_of_being_followed(x):
     assert (set(plain.__dict__), plain.state_dict().keys()) == before
     assert not [name for name in model.network.__dict__ if "constant" in name]
     assert all(m.training for m in (*plain.modules(), *model.modules()))
+
+
+class Optional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3)
+
+    def forward(self, x, features=False, *, mask=None):
+        y = self.first(x)
+        if mask is not None:
+            y = y.sigmoid() * mask
+        return y if features else y.mean((2, 3))
+
+
+def test_optional_arguments_are_at_their_defaults():
+    _, report = bcosify(Optional())
+    assert [e.path for e in report.entries] == ["first"]
 
 
 # ---- forwards that look at their modules ----

@@ -124,6 +124,9 @@ def test_same_logits(x, assert_close):
         "Attention": "SelfAttention",
         "Linear": "BcosLinear",
     }
+    attention = model.network.blocks[0].attn
+    assert attention.dropout == 0.1
+    assert [type(m).__name__ for m in attention.to_out] == ["BcosLinear", "Dropout"]
 
 
 @pytest.mark.parametrize("biases", ["drop", "keep"])
