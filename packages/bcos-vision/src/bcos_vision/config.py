@@ -260,7 +260,8 @@ class TrainConfig:
             return
         if self.variant != "bcos":
             raise ValueError(f'--from: a converted network is of variant "bcos", not "{self.variant}"')
-        for name, usual in (("max_out", 1), ("norm", None), ("encoding", None), ("bias", False), ("stem", None)):
+        own = {"max_out": 1, "norm": None, "encoding": None, "bias": False, "stem": None, "temperature": 1}
+        for name, usual in own.items():
             if getattr(self, name) != usual:
                 raise ValueError(f"--{name}: the network that --from names has its own")
 

@@ -2,7 +2,7 @@
 
 import torch
 from bcos_core.minimax import Bound, create_objective
-from bcos_core.nn import Exponent, layer_exponents, learnt_exponents, set_exponent
+from bcos_core.nn import BatchNormUncentered2d, Exponent, layer_exponents, learnt_exponents, set_exponent
 from torch import Tensor, nn
 
 from bcos_vision.config import ExponentConfig
@@ -10,6 +10,10 @@ from bcos_vision.models import ImageClassifier
 
 PREFIX = "b/"
 """Of the metrics: b/PATH for each layer (of channels, their mean), b/min, b/mean, b/max over layers, b/multiplier."""
+
+_MOMENTUM = 0.9
+"""Of batch norms while B rises: responses shrink with |cos|^(B-1), by orders of magnitude over many layers, and running
+statistics that remembered a smaller B would be wrong at the end of a short fine-tuning."""
 
 
 class ExponentTraining(nn.Module):
@@ -34,6 +38,9 @@ class ExponentTraining(nn.Module):
         )
         fixed = [b for b in layer_exponents(model).values() if not isinstance(b, Exponent)]
         self._end = fixed[0] if fixed else None
+        self._momenta = {
+            m: m.momentum for m in model.modules() if isinstance(m, (nn.BatchNorm2d, BatchNormUncentered2d))
+        }
 
     @property
     def learnt(self) -> list[nn.Parameter]:
@@ -46,6 +53,8 @@ class ExponentTraining(nn.Module):
             assert self._end is not None
             share = min(1.0, epoch / self.config.rise_epochs)
             set_exponent(self._model[0], start + share * (self._end - start))
+            for norm, momentum in self._momenta.items():
+                norm.momentum = momentum if share == 1 else _MOMENTUM
 
     def term(self) -> Tensor | float:
         """What is added to the loss."""
