@@ -57,9 +57,8 @@ def exponent_arms(
         InputError: On an unknown name, or a number that no run can have.
 
     Example:
-        >>> list(exponent_arms(TrainConfig(), fixed=[1.5, 2], forms=["layer"], bounds=[1.25, 1.5]))
-        ['B 1.5', 'B 2', 'B by layer', 'B by layer max 0.01', 'B by layer max 0.1', 'B by layer at least 1.25', \
-'B by layer at least 1.5']
+        >>> list(exponent_arms(TrainConfig(), fixed=[1.5, 2], forms=["global", "layer"], objectives=["max"]))[2:]
+        ['B global max 0.01', 'B global max 0.1', 'B by layer max 0.01', 'B by layer max 0.1']
     """
     for kind, given, known in (("form", forms, FORMS), ("objective", objectives, OBJECTIVES)):
         for name in given:

@@ -173,12 +173,14 @@ def _notes(
     if any(c.metric == "localisation" for c in comparisons):
         counts = [fold["grids"] for fold in played["folds"]]
         number = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+        grids = f"{number} grid{'s' * (max(counts) > 1)} of {played['side']}x{played['side']}"
+        sure = f" with a probability of at least {played['threshold']:g}" if played["threshold"] else ""
         notes.append(
-            f"localisation: {number} grids of {played['side']}x{played['side']} a unit, the same for all arms, of "
-            f"images that each classifies correctly with a probability of at least {played['threshold']:g}"
+            f"localisation: {grids} a unit, the same for all arms, of images that each classifies correctly{sure}"
         )
         if min(counts) < _FEW_GRIDS:
-            notes.append("so few grids make localisation vary by which images they hold; lower --confidence or --grid")
+            mend = "raise --grids" if played["number"] == min(counts) else "lower --confidence or --grid"
+            notes.append(f"so few grids make localisation vary by which images they hold; {mend}")
         notes += [f"localisation is left out of {arm}: {why}" for arm, why in played.get("left_out", {}).items()]
     return notes
 

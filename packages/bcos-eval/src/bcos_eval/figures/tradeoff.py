@@ -61,8 +61,7 @@ def draw_tradeoff(
         for f in forms
     ]
     handles += [
-        Line2D([], [], linestyle="", marker=markers[r], markersize=7, color=FAINT, label=_rule_text(r))
-        for r in rules
+        Line2D([], [], linestyle="", marker=markers[r], markersize=7, color=FAINT, label=_rule_text(r)) for r in rules
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, title="exponent B")
     if title:
