@@ -106,7 +106,7 @@ def test_one_table_and_one_picture(project, played, capsys):
     said = capsys.readouterr().out
     assert "localisation: 11 to 13 grids of 3x3 a unit" in said
     assert "no B was logged" not in said
-    assert 'against "B 2", adjusted over 2 contrasts' in said
+    assert 'against "B 2", adjusted over the contrasts' in said
     page = (folder / "ablation.md").read_text()
     assert "| B by layer | 1.50 \\[1.25, 1.75\\] | 93.67% ± 2.08 pp |" in page
     assert (folder / "tradeoff.png").stat().st_size > 1000

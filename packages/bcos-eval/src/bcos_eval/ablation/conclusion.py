@@ -160,10 +160,9 @@ def _notes(
     first = comparisons[0]
     of = "folds" if study.design.is_crossval else "seeds"
     tests = ", ".join(dict.fromkeys(c.default for comparison in comparisons for c in comparison.contrasts))
-    planned = len(first.contrasts)
     notes = [
         f"{study.data.get('name', '')}, {first.design}: mean ± standard deviation over {of}; p: {tests} against "
-        f'"{study.control}", adjusted over {planned} contrasts of each metric (Holm)',
+        f'"{study.control}", adjusted over the contrasts of each metric (Holm)',
         *dict.fromkeys(note for comparison in comparisons for note in comparison.notes),
     ]
     if any(e.form is not None for e in exponents.values()):
