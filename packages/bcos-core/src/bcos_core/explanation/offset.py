@@ -20,7 +20,7 @@ _CHANNEL_FIRST = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
     *(nn.GroupNorm, norm._ScaledNorm, conv.BcosConv2d),
 )
-_CHANNEL_LAST = (nn.Linear, nn.LayerNorm, linear.BcosLinear)
+_CHANNEL_LAST = (nn.Linear, nn.LayerNorm, norm.LayerNorm, linear.BcosLinear)
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ELEMENTWISE = (logit.LogitLayer, encoding.Standardise, encoding.InverseEncoding)
 _PER_POSITION = (position.SinCosPosition, time.TimeChannel)
@@ -52,13 +52,16 @@ def recorded_offsets(model: nn.Module) -> Iterator[Offsets]:
         constant = _constant(module, *args, *kwargs.values())
         if constant is None:
             return output
+        if isinstance(module, position.Constant):
+            output = output[None]  # of no sample, whatever its own first dimension counts
         if not output.requires_grad:  # frozen weights on a constant: no input leads here, the bias still leads on
             output = output.detach().requires_grad_()
         tape.outputs.append(output)
         tape.constants.append(constant)
+        output = output[0] if isinstance(module, position.Constant) else output
         return output.clone()  # an in-place activation may follow; it must not touch what was recorded
 
-    known = (*_CHANNEL_FIRST, *_CHANNEL_LAST, *_BATCH_NORM, *_ELEMENTWISE, *_PER_POSITION)
+    known = (*_CHANNEL_FIRST, *_CHANNEL_LAST, *_BATCH_NORM, *_ELEMENTWISE, *_PER_POSITION, position.Constant)
     handles = [m.register_forward_hook(record, with_kwargs=True) for m in model.modules() if isinstance(m, known)]
     try:
         yield tape
@@ -75,6 +78,8 @@ def _constant(module: nn.Module, x: Tensor, *others: Any) -> Tensor | None:
         if has_statistics or isinstance(module, _ELEMENTWISE):
             # an affine map of each element alone: its value at zero
             return module.forward(x.new_zeros(1, *(s if d == 1 else 1 for d, s in enumerate(x.shape[1:], start=1))))
+        if isinstance(module, position.Constant):
+            return x[None]
         if isinstance(module, _PER_POSITION):
             return module.forward(x.new_zeros(1, *x.shape[1:]), *others)
         if isinstance(module, nn.LayerNorm) and type(module).forward is not nn.LayerNorm.forward:

@@ -1,7 +1,7 @@
 """B-cos layers. Everything here is linear in its input while :func:`bcos_core.explanation_mode` is on."""
 
-from .activation import GELU
-from .attention import SelfAttention
+from .activation import GELU, Hardswish, SiLU
+from .attention import MultiheadAttention, SelfAttention
 from .conv import BcosConv2d
 from .detachable import Detachable
 from .encoding import InverseEncoding, Standardise
@@ -16,12 +16,13 @@ from .norm import (
     GroupNormUncentered2d,
     InstanceNorm2d,
     InstanceNormUncentered2d,
+    LayerNorm,
     LayerNorm2d,
     LayerNormUncentered2d,
     PositionNorm2d,
     PositionNormUncentered2d,
 )
-from .position import SinCosPosition
+from .position import Constant, SinCosPosition
 from .synchronise import synchronise_batch_norms
 from .time import TimeChannel
 
@@ -32,19 +33,24 @@ __all__ = [
     "BcosConv2d",
     "BcosLayer",
     "BcosLinear",
+    "Constant",
     "Detachable",
     "Exponent",
     "GroupNorm2d",
     "GroupNormUncentered2d",
+    "Hardswish",
     "InstanceNorm2d",
     "InstanceNormUncentered2d",
     "InverseEncoding",
+    "LayerNorm",
     "LayerNorm2d",
     "LayerNormUncentered2d",
     "LogitLayer",
+    "MultiheadAttention",
     "PositionNorm2d",
     "PositionNormUncentered2d",
     "SelfAttention",
+    "SiLU",
     "SinCosPosition",
     "Standardise",
     "TimeChannel",

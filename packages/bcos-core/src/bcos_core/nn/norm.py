@@ -221,6 +221,52 @@ class PositionNorm2d(_ScaledNorm):
         return y.permute(0, 3, 1, 2)
 
 
+class LayerNorm(Detachable):
+    """Layer norm of the last dimension, centred: of tokens, or of pixels whose channels come last.
+
+    In explanation mode the variance is a constant, and the layer linear; :class:`PositionNorm2d` is the same of
+    (N, C, H, W).
+
+    Args:
+        features: Size of the input's last dimension.
+        eps: Added to the variance.
+        affine: Whether there is a weight for each feature.
+        bias: Whether there is a bias for each feature.
+
+    Raises:
+        ValueError: If ``features`` is below 1, or there is a bias without a weight.
+
+    Example:
+        >>> bool(LayerNorm(4)(torch.rand(2, 5, 4)).mean(-1).abs().max() < 1e-5)
+        True
+    """
+
+    def __init__(self, features: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = False) -> None:
+        super().__init__()
+        if features < 1:
+            raise ValueError(f"features: expected at least 1, got {features}")
+        if bias and not affine:
+            raise ValueError("bias: expected affine=True with bias=True")
+        self.features = features
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(features)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+
+    def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
+        if not self.detach:  # PyTorch's own, in one pass
+            return F.layer_norm(x, (self.features,), self.weight, self.bias, self.eps)
+        wide = _at_least_float32(x)
+        mean, var = wide.mean(-1, keepdim=True), wide.detach().var(-1, correction=0, keepdim=True)
+        factor = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            factor = factor * self.weight
+        y = (x - mean.to(x.dtype)) * factor.to(x.dtype)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, eps={self.eps:g}, affine={self.weight is not None}, bias={self.bias is not None}"
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm in its ordinary, centred form, without bias unless asked.
 

@@ -1,4 +1,4 @@
-"""Where a token stands: a constant that is added to it, and that an explanation keeps apart from the input."""
+"""Constants beside the input, such as where a token stands: an explanation keeps them apart from it."""
 
 import torch
 from jaxtyping import Float
@@ -43,3 +43,21 @@ class SinCosPosition(nn.Module):
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature:g}"
+
+
+class Constant(nn.Module):
+    """A parameter that a network adds to its input, or puts beside it: a learnt position, a class token.
+
+    It answers what it gets. Explanations count in the remainder what reaches a logit from here, and know of a parameter
+    only so. Where the module that owns it is not to be changed, ``torch.nn.utils.parametrize`` registers this one.
+
+    Example:
+        >>> from torch.nn.utils.parametrize import register_parametrization
+        >>> network = nn.Module()
+        >>> network.token = nn.Parameter(torch.ones(1, 1, 2))
+        >>> register_parametrization(network, "token", Constant()).token.shape
+        torch.Size([1, 1, 2])
+    """
+
+    def forward(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return value.view_as(value)

@@ -54,6 +54,12 @@ def _print_result(result: "FitResult") -> None:
         f"contributions add up to the logit: largest error {scores['completeness_error']:.1e} "
         f"over {result.evaluation.num_explained} explained {result.stage} images"
     )
+    if exponents := result.exponents:
+        low, high = min(exponents, key=exponents.__getitem__), max(exponents, key=exponents.__getitem__)
+        print(
+            f"B at the end: mean {sum(exponents.values()) / len(exponents):.3f} over {len(exponents)} layers, "
+            f"{exponents[low]:.3f} ({low}) to {exponents[high]:.3f} ({high}): {short(result.folder / 'exponents.png')}"
+        )
     print(f"explanations: {short(result.folder / 'explanations.png')}")
     print(f"run id: {result.run_id}")
     print(f"next: uv run mlflow ui; uv run bcos-vision explain --run {result.run_id[:8]} picture.png")

@@ -1,7 +1,7 @@
 """ConvNeXt (Liu et al., CVPR 2022, arXiv 2201.03545)."""
 
 import torch
-from bcos_core.nn import BcosConv2d
+from bcos_core.nn import BcosConv2d, BcosLinear
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -88,6 +88,6 @@ class ConvNeXt(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         x = self.features(x)
-        if isinstance(self.classifier, nn.Linear):  # as published: the norm is of the pooled features
+        if isinstance(self.classifier, (nn.Linear, BcosLinear)):  # as published: the norm is of the pooled features
             return self.classifier(self.norm(x.mean((2, 3), keepdim=True)).flatten(1))
         return self.logits(self.classifier(self.norm(x)).mean((2, 3)))

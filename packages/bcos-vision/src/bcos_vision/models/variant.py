@@ -158,7 +158,7 @@ def pool_and_classify(
     features: Float[Tensor, "n c h w"], classifier: nn.Module, logits: nn.Module
 ) -> Float[Tensor, "n k"]:
     """Global average pooling and classification: a convolution classifies first, pixel by pixel."""
-    if isinstance(classifier, nn.Linear):
+    if isinstance(classifier, (nn.Linear, BcosLinear)):
         return logits(classifier(F.adaptive_avg_pool2d(features, 1).flatten(1)))
     return logits(F.adaptive_avg_pool2d(classifier(features), 1).flatten(1))
 

@@ -16,7 +16,7 @@ from typing import Any
 import lightning
 import torch
 import torch.distributed as dist
-from bcos_core.nn import synchronise_batch_norms
+from bcos_core.nn import layer_exponents, synchronise_batch_norms
 from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
@@ -35,6 +35,7 @@ from bcos_vision.models import ImageClassifier, TrainedClassifier, aliases, crea
 
 from .averaging import MovingAverage
 from .divergence import Diverged, DivergenceWatch
+from .exponent import as_tensor
 from .module import ClassifierTraining
 from .progress import TrainingProgress
 from .ranks import Ranks, device_of, find_ranks
@@ -294,7 +295,13 @@ def _train(
         evaluation = conclude(run, config, data, classifier, pictures=pictures)
     done = config.epochs - first_epoch
     stage = "test" if len(data.test) else "val"
-    return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, done * len(data.train) / seconds)
+    learnt = {
+        path: float(as_tensor(b).mean())
+        for path, b in layer_exponents(model.network).items()
+        if config.exponent.learn is not None
+    }
+    per_second = done * len(data.train) / seconds
+    return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, per_second, learnt)
 
 
 def _strategy(ranks: Ranks) -> DDPStrategy | str:
