@@ -9,6 +9,7 @@ from bcos_core.run.command import Command, run_command
 
 _HELP = {
     "crossval": "train every arm on every fold, compare them, write the report",
+    "ablate": "sweep B and learn it, or change one choice at a time: accuracy, localisation, one table",
     "compare": "test a finished study again: other metric, contrasts, ROPE",
     "worker": "work on a study's units; as many as wanted, on any machine that reaches its queue",
     "tune": "search for the best options inside the training data",

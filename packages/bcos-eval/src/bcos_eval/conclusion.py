@@ -5,12 +5,13 @@ import datetime
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from bcos_core.run.config import flatten_values
+from bcos_core.run.config import flatten_values, load_dict, save_values
 from bcos_core.run.error import InputError
 from bcos_core.run.tracking import log_summary
 from rich.console import Console
@@ -24,19 +25,36 @@ from .stats import Comparison, compare_arms, to_lines
 from .studies.adapter import Adapter, load_adapter
 from .study import Study, Unit, study_folder
 
+if TYPE_CHECKING:
+    from .localisation.study import UnitScores
+
 LOCALISATION = "localisation.csv"
 """In a study's folder: a column run_id, and one for each metric that was measured after training; by which rules is in
 the .json beside it."""
 _TIMING = "timing.json"
 
 
-def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console) -> pathlib.Path:
-    """Test a study, write its report, keep it in MLflow, and say what came out; returns the page.
+@dataclass(frozen=True)
+class Conclusion:
+    """What a study came to."""
+
+    page: pathlib.Path
+    table: ScoreTable
+    """Of all units that are done."""
+    comparisons: Sequence[Comparison]
+    """One for each metric, the study's own first."""
+
+
+def conclude(
+    queue: UnitQueue, *, timing: Timing | None = None, console: Console, command: str = "crossval"
+) -> Conclusion:
+    """Test a study, write its report, keep it in MLflow, and say what came out.
 
     Args:
         queue: Of the study; units that are not done are reported as missing.
         timing: Of the work that has just ended; added to what earlier commands worked on it.
         console: Where progress goes; the answer goes to standard output.
+        command: Of bcos-eval, that goes on with the study.
 
     Raises:
         InputError: If nothing is done yet, the scores cannot be tested, or the store cannot be written.
@@ -62,8 +80,8 @@ def conclude(queue: UnitQueue, *, timing: Timing | None = None, console: Console
     page = write_report(report, out)
     log_summary(study.experiment, "report", out, _summary(comparisons))
     print(to_lines(comparisons[0]))
-    _say_end(study, states, table, timings, page)
-    return page
+    _say_end(study, states, table, timings, page, command)
+    return Conclusion(page, table, comparisons)
 
 
 def _compare(
@@ -92,13 +110,40 @@ def _compare(
     ]
     found = []
     for name in names:
-        if name != study.metric and not np.isfinite(table.frame[name].to_numpy(float)).all():
+        part = table if name == study.metric else _of_arms_with(name, table)
+        pairs = [pair for pair in planned if set(pair) <= set(part.arms)]
+        if name != study.metric and not (pairs and np.isfinite(part.frame[name].to_numpy(float)).all()):
             print(f"{name} is not compared: some units have none")
             continue
         rope = study.rope if name == study.metric else 0.0
         shown = predictions if name == "accuracy" else None
-        found.append(compare_arms(table, name, contrasts=planned, rope=rope, predictions=shown))
+        found.append(compare_arms(part, name, contrasts=pairs, rope=rope, predictions=shown))
     return found
+
+
+def _of_arms_with(name: str, table: ScoreTable) -> ScoreTable:
+    """The scores of the arms that have any of this metric: an arm may be left out of what is measured afterwards."""
+    having = table.frame.loc[table.frame[name].notna(), "arm"]
+    return dataclasses.replace(table, frame=table.frame[table.frame["arm"].isin(having)])
+
+
+def keep_localisation(scores: "UnitScores", folder: pathlib.Path, *, left_out: Mapping[str, str] | None = None) -> None:
+    """Keep in a study's folder how well each unit's explanations point, for its tests and its page.
+
+    Args:
+        scores: By unit.
+        folder: The study's.
+        left_out: Arms that did not play, and why not.
+    """
+    scores.frame.to_csv(folder / LOCALISATION, index=False)
+    played = {**scores.played, **({"left_out": dict(left_out)} if left_out else {})}
+    save_values(played, (folder / LOCALISATION).with_suffix(".json"))
+
+
+def localisation_rules(folder: pathlib.Path) -> dict[str, Any]:
+    """By which rules a study's localisation was measured, and which arms were left out; empty if it was not."""
+    path = (folder / LOCALISATION).with_suffix(".json")
+    return load_dict(path) if path.exists() else {}
 
 
 def _with_localisation(table: ScoreTable, folder: pathlib.Path) -> ScoreTable:
@@ -108,7 +153,9 @@ def _with_localisation(table: ScoreTable, folder: pathlib.Path) -> ScoreTable:
     measured = pd.read_csv(folder / LOCALISATION)
     found = dataclasses.replace(table, frame=table.frame.merge(measured, on="run_id", how="left"))
     # of an unfinished study only what all arms have is measured, and only that is compared
-    if found.shared().frame[measured.columns].isna().to_numpy().any():
+    rows = found.shared().frame
+    playing = ~rows["arm"].isin(list(localisation_rules(folder).get("left_out", ())))
+    if rows.loc[playing, list(measured.columns)].isna().to_numpy().any():
         print("localisation is left out, units were done since: bcos-eval localise --study measures it again")
         return table
     return found
@@ -171,7 +218,9 @@ def _scatter(comparisons: Sequence[Comparison], folder: pathlib.Path) -> list[Pi
     for other in comparisons[1:]:
         if other.metric.endswith("localisation"):
             path = folder / f"{first.metric}-{other.metric}.svg"
-            draw_scatter(first.arms, other.arms, path, metrics=(first.metric, other.metric))
+            drawn = {arm.arm for arm in other.arms}
+            across = [arm for arm in first.arms if arm.arm in drawn]
+            draw_scatter(across, other.arms, path, metrics=(first.metric, other.metric))
             caption = f"{first.metric} and {other.metric}: mean and interval of each arm."
             pictures.append(Picture(path, caption.replace("_", " ")))
     return pictures
@@ -255,13 +304,18 @@ def _name(arm: str) -> str:
 
 
 def _say_end(
-    study: Study, states: Sequence[UnitState], table: ScoreTable, timings: Timings | None, page: pathlib.Path
+    study: Study,
+    states: Sequence[UnitState],
+    table: ScoreTable,
+    timings: Timings | None,
+    page: pathlib.Path,
+    command: str,
 ) -> None:
     done = len(table.frame)
     if done < len(states):
         failed = sum(s.state == "failed" for s in states)
         print(
-            f"{done} of {len(states)} units are done, {failed} failed: bcos-eval crossval --resume {study.name}"
+            f"{done} of {len(states)} units are done, {failed} failed: bcos-eval {command} --resume {study.name}"
             + " --retry" * bool(failed)
         )
     if timings is not None:

@@ -73,16 +73,17 @@ class ExponentConfig:
     learn: Literal["global", "layer", "channel"] | None = None
     """Learn B, from where b says: one for the network, for each layer, or for each output channel."""
     objective: Literal["none", "max", "smooth_max", "at_most", "at_least"] = "none"
-    """What learning it answers to besides the loss: max adds strength times the largest B; smooth_max its smooth form;
-    at_most and at_least keep the largest B below the bound, or the least above it, by a multiplier."""
+    """What learning it answers to besides the loss: max adds strength times the largest B; smooth_max its smooth form,
+    which moves all that are near the largest; at_most and at_least keep the largest B below the bound, or the least
+    above it, by multipliers."""
     strength: float = 0.1
     """Lambda of max and smooth_max."""
     sharpness: float = 20.0
     """Of smooth_max, log-sum-exp: the largest B to log(number of exponents) / sharpness."""
     bound: float = 2.0
     """Tau of at_most and at_least."""
-    dual_lr: float = 0.01
-    """Step of the multiplier of at_most and at_least, at each optimiser step."""
+    dual_lr: float = 0.001
+    """Step of the multipliers of at_most and at_least, at each optimiser step."""
     lr: float = 0.02
     """Learning rate of B after the warm-up; the schedule is that of the weights."""
     start: float | None = None
@@ -259,7 +260,8 @@ class TrainConfig:
             return
         if self.variant != "bcos":
             raise ValueError(f'--from: a converted network is of variant "bcos", not "{self.variant}"')
-        for name, usual in (("max_out", 1), ("norm", None), ("encoding", None), ("bias", False), ("stem", None)):
+        own = {"max_out": 1, "norm": None, "encoding": None, "bias": False, "stem": None, "temperature": 1}
+        for name, usual in own.items():
             if getattr(self, name) != usual:
                 raise ValueError(f"--{name}: the network that --from names has its own")
 

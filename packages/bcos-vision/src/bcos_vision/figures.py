@@ -1,15 +1,17 @@
 """Pictures of explanations and scores; drawn without a display, and without pyplot's global state."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from bcos_core import Explanation, explain
 from bcos_core.explanation import Comparison
+from bcos_core.nn import InverseEncoding
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
@@ -214,6 +216,44 @@ def draw_confusion(confusion: Tensor, classes: Sequence[str], path: pathlib.Path
     figure.savefig(path, dpi=130)
 
 
+def draw_exponents(
+    history: Mapping[str, Mapping[int, float]], final: Mapping[str, Tensor], path: pathlib.Path, *, title: str
+) -> None:
+    """Draw the exponents B over depth and time, and over depth at the end.
+
+    Args:
+        history: For each layer its B (of channels, their mean) at the epochs for which there is one.
+        final: For each layer, in the order of depth, its B at the end: one value, or one for each channel.
+        path: PNG to write.
+        title: First line of the picture.
+    """
+    layers = list(final)
+    epochs = sorted({epoch for values in history.values() for epoch in values})
+    grid = np.array([[history.get(layer, {}).get(epoch, np.nan) for epoch in epochs] for layer in layers])
+    height = float(np.clip(0.2 * len(layers) + 1.6, 3.2, 14))
+    figure = Figure(figsize=(11, height), layout="constrained")
+    over_time, at_the_end = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    edges = (min(epochs) - 0.5, max(epochs) + 0.5, len(layers) - 0.5, -0.5)
+    heat = over_time.imshow(grid, aspect="auto", extent=edges, cmap="viridis", interpolation="nearest")
+    figure.colorbar(heat, ax=over_time, label="B (mean over channels)")
+    over_time.set_xlabel("epoch")
+    over_time.xaxis.set_major_locator(MaxNLocator(integer=True))
+    over_time.set_ylabel("layer, input at the top")
+    over_time.set_yticks(range(len(layers)), layers, fontsize=8 if len(layers) <= 40 else 5)
+    for row, layer in enumerate(layers):
+        b = final[layer].reshape(-1).double()
+        if len(b) > 1:
+            at_the_end.plot([float(b.min()), float(b.max())], [row, row], color="#9fb3c8", linewidth=3, zorder=1)
+        at_the_end.plot(float(b.mean()), row, "o", color="#1f4e79", markersize=5, zorder=2)
+    at_the_end.axvline(1, color="#57606a", linewidth=0.8, linestyle=":")
+    at_the_end.set_xlabel(
+        "B at the end" + (": mean, least to largest channel" * any(b.numel() > 1 for b in final.values()))
+    )
+    at_the_end.grid(axis="x", color="#e5e9ee")
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=130)
+
+
 _Block = tuple[Tensor, Tensor, Sequence[str], Explanation, Explanation | None, int]
 
 
@@ -311,4 +351,4 @@ def _caption(figure: Figure, encoded_channels: int) -> None:
 
 
 def _has_colours(model: ImageClassifier) -> bool:
-    return model.description["variant"] == "bcos"
+    return isinstance(model.encoding, InverseEncoding)

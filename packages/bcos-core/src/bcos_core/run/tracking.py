@@ -207,6 +207,16 @@ class TrackedRun:
         with _store_errors():
             self._client.log_batch(self.id, metrics=[Metric(name, float(v), now, epoch) for name, v in metrics.items()])
 
+    def metric_history(self, prefix: str) -> dict[str, dict[int, float]]:
+        """What was logged under names that begin so: name -> epoch -> value (of several for one epoch, the last).
+
+        Raises:
+            InputError: If the store cannot be read.
+        """
+        with _store_errors():
+            names = sorted(n for n in self._client.get_run(self.id).data.metrics if n.startswith(prefix))
+            return {n: {m.step: m.value for m in self._client.get_metric_history(self.id, n)} for n in names}
+
     def log_artifact(self, path: pathlib.Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts."""
         with _store_errors():

@@ -22,6 +22,7 @@ from .planning import (
 )
 
 if TYPE_CHECKING:
+    from bcos_eval.design import Design
     from bcos_eval.studies.adapter import Adapter
     from bcos_eval.study import Study
 
@@ -43,18 +44,19 @@ def crossval(argv: Sequence[str]) -> None:
         study = _plan(parser, options, adapter, argv)
         text = f"study {study.name}: {len(study.arms)} arms, {study.design.name}, {len(study.units())} trainings"
         console.print(text, highlight=False, markup=False)
-        queue, place = new_queue(_with_data(study, adapter), options.queue)
+        queue, place = new_queue(with_data(study, adapter), options.queue)
     timing = work(queue, place, options, "crossval", console)
     if timing is not None:
         conclude(queue, timing=timing, console=console)
 
 
-def _rope(options: Any) -> float:
+def rope_of(options: Any, metric: str) -> float:
+    """The region of practical equivalence: what --rope says, else half a point of a share, else none."""
     from bcos_eval.stats.metric import is_share
 
     if options.rope is not None:
         return options.rope
-    return 0.005 if is_share(options.metric) else 0.0
+    return 0.005 if is_share(metric) else 0.0
 
 
 def _parser(adapter: "Adapter") -> CommandParser:
@@ -72,18 +74,8 @@ def _parser(adapter: "Adapter") -> CommandParser:
         help=f"what to compare, several times: {', '.join(adapter.shorthands)}, or a name and options of the training "
         '("narrow:b=1.5,optim.lr=0.01")',
     )
-    parser.add_argument("--folds", type=int, default=5, help="parts of the data, each the test once; 1: its own split")
-    parser.add_argument("--repeats", type=int, default=1, help="times that the data is cut anew")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds for each fold, counted from --seed")
+    add_design_options(parser, control="the first")
     parser.add_argument("--metric", type=str, default=adapter.metrics[0], help="what arms are compared by")
-    parser.add_argument(
-        "--rope",
-        type=float,
-        default=None,
-        help="differences up to this size count as none (chosen beforehand); by default half a point "
-        "of a share, else 0",
-    )
-    parser.add_argument("--control", type=str, default=None, help="the arm to compare with; by default the first")
     parser.add_argument(
         "--contrast",
         action="append",
@@ -107,11 +99,28 @@ def _parser(adapter: "Adapter") -> CommandParser:
     return parser
 
 
-def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequence[str]) -> "Study":
-    """The study that the options ask for."""
+def add_design_options(parser: CommandParser, *, control: str) -> None:
+    """Add what says which units a study has and how they are compared; ``control`` is the arm compared with."""
+    parser.add_argument("--folds", type=int, default=5, help="parts of the data, each the test once; 1: its own split")
+    parser.add_argument("--repeats", type=int, default=1, help="times that the data is cut anew")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds for each fold, counted from --seed")
+    parser.add_argument(
+        "--rope",
+        type=float,
+        default=None,
+        help="differences up to this size count as none (chosen beforehand); by default half a point "
+        "of a share, else 0",
+    )
+    parser.add_argument("--control", type=str, default=None, help=f"the arm to compare with; by default {control}")
+
+
+def read_design(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequence[str]) -> "Design":
+    """The design that the options ask for.
+
+    Raises:
+        SystemExit: With code 2 after one line, on a design that is none, or options that it sets.
+    """
     from bcos_eval.design import Design
-    from bcos_eval.space import read_search
-    from bcos_eval.study import Study
 
     allowed = frozenset({"seed", "split.seed"})
     refuse_varied(parser, adapter, argv, allowed=allowed, why="the study sets it, from --folds")
@@ -120,6 +129,17 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
             parser.error(f"--{name}: expected at least {least}, got {value}")
     if options.folds == 1 and options.repeats > 1:
         parser.error("--repeats: cuts the data into folds anew; with --folds 1 there are none (--seeds repeats)")
+    if options.folds > 1 and any(word.startswith("--split.test") for word in argv):
+        parser.error("--split.test: with folds each is the test once; a held-out share belongs to --folds 1")
+    return Design(options.folds, options.repeats, tuple(range(options.seed, options.seed + options.seeds)))
+
+
+def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequence[str]) -> "Study":
+    """The study that the options ask for."""
+    from bcos_eval.space import read_search
+    from bcos_eval.study import Study
+
+    design = read_design(parser, options, adapter, argv)
     words = options.arm or []
     if len(words) < 2:
         parser.error(f"--arm: a comparison needs at least two arms, got {len(words)} (--arm bcos --arm baseline)")
@@ -130,7 +150,6 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
             parser.error(f'--arm: two arms are called "{name}"')
         arms[name] = _arm_config(parser, adapter, argv, name, changes)
     first = next(iter(arms))
-    design = Design(options.folds, options.repeats, tuple(range(options.seed, options.seed + options.seeds)))
     search = None
     if options.space:
         search = read_search(options.space, options.trials, options.inner_folds, arms, adapter.varied)
@@ -138,8 +157,6 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
         parser.error("--trials, --inner_folds: belong to --space")
     if options.metric not in adapter.metrics:
         raise InputError(f"--metric: {unknown_name('metric', options.metric, adapter.metrics)}")
-    if options.folds > 1 and any(word.startswith("--split.test") for word in argv):
-        parser.error("--split.test: with folds each is the test once; a held-out share belongs to --folds 1")
     study = Study(
         name=options.name or default_name(arms[first], design.name),
         package=adapter.name,
@@ -147,7 +164,7 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
         design=design,
         metric=options.metric,
         control=options.control or first,
-        rope=_rope(options),
+        rope=rope_of(options, options.metric),
         contrasts=read_contrasts(options.contrast or ()),
         search=search,
         command=write_command("crossval", argv),
@@ -205,7 +222,7 @@ def _arm_config(
     return adapter.resolve(parse_config(parser, adapter.config_type, [*argv, *extra]))
 
 
-def _with_data(study: "Study", adapter: "Adapter") -> "Study":
+def with_data(study: "Study", adapter: "Adapter") -> "Study":
     """The study with what its data is, after a look at it: what cannot be trained is refused here, once."""
     import dataclasses
 

@@ -79,13 +79,7 @@ def localise(argv: Sequence[str]) -> None:
     ):
         parser.add_argument(f"--{name}", action="store_true", help=text)
     options = parser.parse_args(list(argv))
-    for name, least in (("grid", 2), ("grids", 1), ("count", 1), ("batch_size", 1), ("cell_size", 1), ("smooth", 1)):
-        if (value := getattr(options, name)) is not None and value < least:
-            parser.error(f"--{name}: expected at least {least}, got {value}")
-    if options.smooth % 2 == 0:
-        parser.error(f"--smooth: expected an odd number, got {options.smooth}")
-    if not 0 <= options.confidence < 1:
-        parser.error(f"--confidence: expected a probability from 0 to below 1, got {options.confidence}")
+    check_rules(parser, vars(options))
     games: list[Any] = list(dict.fromkeys(options.game.split(",")))
     if unknown := [game for game in games if game not in GAMES]:
         parser.error(f'--game: expected {", ".join(GAMES)}, separated by commas, got "{unknown[0]}"')
@@ -108,15 +102,29 @@ def localise(argv: Sequence[str]) -> None:
     _run(contest, games, methods, out, faithfulness=options.faithfulness)
 
 
+def check_rules(parser: CommandParser, options: Mapping[str, Any]) -> None:
+    """Refuse rules by which no game can be played, of those that are given.
+
+    Raises:
+        SystemExit: With code 2 after one line that names the option.
+    """
+    for name, least in (("grid", 2), ("grids", 1), ("count", 1), ("batch_size", 1), ("cell_size", 1), ("smooth", 1)):
+        if (value := options.get(name)) is not None and value < least:
+            parser.error(f"--{name}: expected at least {least}, got {value}")
+    if options["smooth"] % 2 == 0:
+        parser.error(f"--smooth: expected an odd number, got {options['smooth']}")
+    if not 0 <= options["confidence"] < 1:
+        parser.error(f"--confidence: expected a probability from 0 to below 1, got {options['confidence']}")
+
+
 def _localise_study(options: Any, games: Sequence[str]) -> None:
     if options.run or options.model_file or options.data or options.official or options.faithfulness:
         raise InputError("--study: has its own models and data; --run, --model_file, --data, ... do not go with it")
     if list(games) != ["grid"]:
         raise InputError("--study: plays the game grid")
-    from bcos_core.run.config import save_values
     from rich.console import Console
 
-    from bcos_eval.conclusion import LOCALISATION, conclude
+    from bcos_eval.conclusion import conclude, keep_localisation
     from bcos_eval.localisation import Rules
     from bcos_eval.localisation.study import localise_units
     from bcos_eval.queue import UnitQueue, default_location
@@ -132,8 +140,7 @@ def _localise_study(options: Any, games: Sequence[str]) -> None:
     )  # fmt: skip
     methods = [OWN] if options.methods is None else _methods(options.methods)
     scores = localise_units(queue.states(), list(queue.plan.arms), rules, methods)
-    scores.frame.to_csv(folder / LOCALISATION, index=False)
-    save_values(dict(scores.played), (folder / LOCALISATION).with_suffix(".json"))
+    keep_localisation(scores, folder)
     conclude(queue, console=Console(stderr=True))
 
 

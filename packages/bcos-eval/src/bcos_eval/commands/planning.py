@@ -48,8 +48,12 @@ def add_work_options(parser: CommandParser, adapter: "Adapter", what: str) -> No
     parser.add_class_arguments(adapter.config_type, as_group=True)
 
 
-def parse_twice(parser: CommandParser, adapter: "Adapter", argv: Sequence[str]) -> Any:
+def parse_twice(
+    parser: CommandParser, adapter: "Adapter", argv: Sequence[str], *, on_resume: Sequence[str] = ()
+) -> Any:
     """The options, with the preset's values as the defaults of the training's.
+
+    ``on_resume`` are options that go with --resume, besides those that say who works and where.
 
     Raises:
         SystemExit: With code 2 after one line, on bad input.
@@ -59,8 +63,10 @@ def parse_twice(parser: CommandParser, adapter: "Adapter", argv: Sequence[str]) 
         parser.error(f"--workers: expected at least 0, got {first.workers}")
     if first.resume is not None:
         given = {word.partition("=")[0] for word in argv if word.startswith("--")}
-        if first.preset is not None or given - {"--resume", "--workers", "--queue", "--retry", "--package"}:
-            parser.error("--resume takes everything as planned; only --workers, --queue and --retry go with it")
+        allowed = ["--workers", "--queue", "--retry", *on_resume]
+        if first.preset is not None or given - {"--resume", "--package", *allowed}:
+            listed = f"{', '.join(allowed[:-1])} and {allowed[-1]}"
+            parser.error(f"--resume takes everything as planned; only {listed} go with it")
         return first
     if first.retry:
         parser.error("--retry: belongs to --resume")

@@ -30,9 +30,9 @@ def to_lines(comparison: Comparison) -> str:
     lines = [
         f"{metric} ({way} is better), {comparison.design}; intervals of arms: {comparison.interval}; p: "
         + ", ".join(dict.fromkeys(contrast.default for contrast in comparison.contrasts)),
-        *_align(arms),
+        *align(arms),
         "",
-        *_align(rows),
+        *align(rows),
         "",
         *dict.fromkeys(contrast.estimand for contrast in comparison.contrasts),
         f"power: {power_sentence(comparison)}",
@@ -91,6 +91,7 @@ def _span(values: Sequence[float], write: Callable[[float], str]) -> str:
     return high if low == high else f"{low.removesuffix(' pp')} to {high}"
 
 
-def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows of text as lines with level columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -22,6 +22,12 @@ def train(argv: Sequence[str]) -> None:
         metavar="RUN_ID",
         help="go on with this run from its last finished epoch; --devices and --nodes may be others than before",
     )
+    parser.add_argument(
+        "--from",
+        metavar="RUN_ID_OR_FILE",
+        help="make a B-cos network of this plain one and fine-tune it, by default as it was trained, for a tenth of "
+        "its epochs, with B rising from 1",
+    )
     parser.add_argument("--config", action="config", help="a file of options (YAML or JSON)")
     parser.add_class_arguments(TrainConfig, as_group=True)
     # the preset sets the defaults that --print_config and --help show, so it has to be known first
@@ -35,7 +41,14 @@ def train(argv: Sequence[str]) -> None:
 
         places = {name: getattr(first, name) for name in ("devices", "nodes") if f"--{name}" in given}
         return _print_result(resume(first.resume, **places))
-    recipe = RECIPES[first.preset or recipe_for(first.data)]()
+    given = {word.partition("=")[0] for word in argv}
+    source = getattr(first, "from")
+    if source is None:
+        recipe = RECIPES[first.preset or recipe_for(first.data)]()
+    else:
+        from bcos_vision.train.conversion import find_source, fine_tuning
+
+        recipe = fine_tuning(find_source(source), first.preset, first.data if "--data" in given else None)
     parser.set_defaults(flatten(recipe))
     config = parse_config(parser, TrainConfig, argv)
     from bcos_vision.train import fit
@@ -54,6 +67,12 @@ def _print_result(result: "FitResult") -> None:
         f"contributions add up to the logit: largest error {scores['completeness_error']:.1e} "
         f"over {result.evaluation.num_explained} explained {result.stage} images"
     )
+    if exponents := result.exponents:
+        low, high = min(exponents, key=exponents.__getitem__), max(exponents, key=exponents.__getitem__)
+        print(
+            f"B at the end: mean {sum(exponents.values()) / len(exponents):.3f} over {len(exponents)} layers, "
+            f"{exponents[low]:.3f} ({low}) to {exponents[high]:.3f} ({high}): {short(result.folder / 'exponents.png')}"
+        )
     print(f"explanations: {short(result.folder / 'explanations.png')}")
     print(f"run id: {result.run_id}")
     print(f"next: uv run mlflow ui; uv run bcos-vision explain --run {result.run_id[:8]} picture.png")

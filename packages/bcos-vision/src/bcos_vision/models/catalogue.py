@@ -261,7 +261,9 @@ def create_model(
         },
     )
     if conversion is not None:
-        model, _ = bcosify(model, **conversion)
+        converted, _ = bcosify(model, **conversion)
+        assert isinstance(converted, ImageClassifier)
+        model = converted
     if learn_b is not None:
         learn_exponents(model, learn_b)
     channels_last(model)

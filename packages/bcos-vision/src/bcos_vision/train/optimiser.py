@@ -12,23 +12,35 @@ START = 0.01
 """Share of the learning rate at the first step of a warm-up."""
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], options: OptimConfig, *, fused: bool) -> torch.optim.Optimizer:
-    """An optimiser that decays weights, but neither norms nor biases.
+def make_optimiser(
+    parameters: Iterable[nn.Parameter],
+    options: OptimConfig,
+    *,
+    fused: bool,
+    exponents: Iterable[nn.Parameter] = (),
+    exponent_lr: float | None = None,
+) -> torch.optim.Optimizer:
+    """An optimiser that decays weights, but neither norms nor biases nor exponents.
 
     Args:
         parameters: What is trained.
         options: Which optimiser, and its numbers.
         fused: One kernel for all parameters; it unscales float16 gradients itself, so that nothing can clip them.
+        exponents: Those of ``parameters`` that are learnt exponents.
+        exponent_lr: Their learning rate; None for that of the others.
 
     Example:
         >>> optimiser = make_optimiser(nn.Linear(2, 3).parameters(), OptimConfig(weight_decay=0.1), fused=True)
         >>> [(group["weight_decay"], len(group["params"])) for group in optimiser.param_groups]
         [(0.1, 1), (0.0, 1)]
     """
-    parameters = list(parameters)
+    exponents = list(exponents)
+    own = set(exponents)
+    parameters = [p for p in parameters if p not in own]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": exponents, "weight_decay": 0.0, "lr": options.lr if exponent_lr is None else exponent_lr},
     ]
     groups = [group for group in groups if group["params"]]
     if options.name == "sgd":

@@ -88,6 +88,6 @@ class TrainingProgress(lightning.Callback):
 
     @staticmethod
     def _metrics(trainer: lightning.Trainer) -> str:
-        names = {"train/loss": "loss", "val/accuracy": "val accuracy"}
+        names = {"train/loss": "loss", "val/accuracy": "val accuracy", "b/mean": "B"}
         found = trainer.callback_metrics
         return "  ".join(f"{label} {float(found[name]):.4f}" for name, label in names.items() if name in found)

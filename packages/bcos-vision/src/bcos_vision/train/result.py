@@ -1,19 +1,22 @@
 """What a training run leaves behind: the model, scored, explained and drawn."""
 
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from bcos_core.nn import layer_exponents
 from bcos_core.run.tracking import TrackedRun
 from torch import Tensor
 
 from bcos_vision.config import TrainConfig
 from bcos_vision.data import ImageData
 from bcos_vision.evaluation import Evaluation, evaluate, scored_loss
-from bcos_vision.figures import draw_confusion, draw_test_explanations
+from bcos_vision.figures import draw_confusion, draw_exponents, draw_test_explanations
 from bcos_vision.models import TrainedClassifier
 
+from .exponent import PREFIX, as_tensor
 from .ranks import device_of
 
 MODEL, PREDICTIONS = "model.safetensors", "predictions.npz"
@@ -34,6 +37,8 @@ class FitResult:
     """Training itself, without data, evaluation and pictures."""
     images_per_second: float
     """Training images in that time."""
+    exponents: Mapping[str, float]
+    """B of each layer at the end (of channels, their mean), where it was learnt; else nothing."""
 
 
 def conclude(
@@ -81,7 +86,13 @@ def _draw(
         classifier.model, images, labels, data.classes, picture, title=accuracy, softmax=classifier.softmax
     )
     draw_confusion(evaluation.confusion, data.classes, run.folder / "confusion.png", title=accuracy)
-    for name in ("explanations.png", "confusion.png"):
+    drawn = ["explanations.png", "confusion.png"]
+    if config.exponent.learn is not None or config.exponent.start is not None:
+        final = {path: as_tensor(b) for path, b in layer_exponents(classifier.model.network).items()}
+        history = {name.removeprefix(PREFIX): values for name, values in run.metric_history(PREFIX).items()}
+        draw_exponents(history, final, run.folder / "exponents.png", title=accuracy)
+        drawn.append("exponents.png")
+    for name in drawn:
         run.log_artifact(run.folder / name, "pictures")
 
 

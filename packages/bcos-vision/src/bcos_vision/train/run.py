@@ -16,7 +16,7 @@ from typing import Any
 import lightning
 import torch
 import torch.distributed as dist
-from bcos_core.nn import synchronise_batch_norms
+from bcos_core.nn import layer_exponents, synchronise_batch_norms
 from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
@@ -34,7 +34,9 @@ from bcos_vision.data import ImageData, absolute, load_data, make_loader, pictur
 from bcos_vision.models import ImageClassifier, TrainedClassifier, aliases, create_model
 
 from .averaging import MovingAverage
+from .conversion import convert, find_source
 from .divergence import Diverged, DivergenceWatch
+from .exponent import as_tensor
 from .module import ClassifierTraining
 from .progress import TrainingProgress
 from .ranks import Ranks, device_of, find_ranks
@@ -67,7 +69,7 @@ def fit(
         InputError: If the data, the model or the store cannot be used, the disk is full, or the training diverges; see
             the message.
     """
-    config = dataclasses.replace(_without_alias(config), data=absolute(config.data))
+    config = _resolve(config)
     work = _prepare(config, _load(config))
     run = None
     if work.ranks.is_first:
@@ -133,6 +135,16 @@ def resume(
     return _train(run, work, state if state.exists() else None, console or Console(stderr=True), pictures, spent=spent)
 
 
+def _resolve(config: TrainConfig) -> TrainConfig:
+    """The same configuration with the names that stand for the same wherever and whenever it is read."""
+    config = dataclasses.replace(_without_alias(config), data=absolute(config.data))
+    if (source := config.conversion.source) is None:
+        return config
+    return dataclasses.replace(
+        config, conversion=dataclasses.replace(config.conversion, source=find_source(source).name)
+    )
+
+
 def _without_alias(config: TrainConfig) -> TrainConfig:
     """The same configuration, with the model called by its own name and the alias's arguments in their places."""
     alias = aliases().get(config.model)
@@ -191,9 +203,15 @@ def _prepare(config: TrainConfig, data: ImageData) -> _Work:
 
 def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
     seed_everything(derive_seed(config.seed, "weights"))
+    model = _create(config, data) if config.conversion.source is None else convert(config, data)
+    _check_sizes(model, config, data)
+    return model
+
+
+def _create(config: TrainConfig, data: ImageData) -> ImageClassifier:
     standardised = config.variant != "bcos" or config.encoding == "standardised"
     mean, std = data.statistics() if standardised else (None, None)
-    model = create_model(
+    return create_model(
         config.model,
         num_classes=len(data.classes),
         variant=config.variant,
@@ -210,8 +228,6 @@ def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
         bias=config.bias,
         learn_b=config.exponent.learn,
     )
-    _check_sizes(model, config, data)
-    return model
 
 
 def _check_sizes(model: ImageClassifier, config: TrainConfig, data: ImageData) -> None:
@@ -253,7 +269,7 @@ def check(config: TrainConfig) -> ImageData:
     Raises:
         InputError: If :func:`fit` would refuse them.
     """
-    config = dataclasses.replace(_without_alias(config), data=absolute(config.data))
+    config = _resolve(config)
     return _prepare(config, _load(config)).data
 
 
@@ -294,7 +310,13 @@ def _train(
         evaluation = conclude(run, config, data, classifier, pictures=pictures)
     done = config.epochs - first_epoch
     stage = "test" if len(data.test) else "val"
-    return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, done * len(data.train) / seconds)
+    learnt = {
+        path: float(as_tensor(b).mean())
+        for path, b in layer_exponents(model.network).items()
+        if config.exponent.learn is not None
+    }
+    per_second = done * len(data.train) / seconds
+    return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, per_second, learnt)
 
 
 def _strategy(ranks: Ranks) -> DDPStrategy | str:
