@@ -7,10 +7,11 @@ error of the whole is the sum of these rests, each led on to the logit. So a res
 that of the modules around it or of those that it calls.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -184,8 +185,8 @@ class _Call:
 class _Recorder:
     """Cuts the graph wherever a tensor enters or leaves a module, and checks each call as soon as it is over.
 
-    A tensor from which no gradient leads back is not cut: it is a constant. Nor is a complex one, or one inside an
-    object that is no tuple, list or dictionary: its graph goes on, and is checked as a part of what is made of it.
+    A tensor from which no gradient leads back is not cut: it is a constant. Nor is one inside an object of a kind that
+    :func:`_map_tensors` does not know: its graph goes on, and is checked as a part of what is made of it.
     """
 
     def __init__(self, offsets: Offsets, threshold: float, seed: int) -> None:
@@ -247,7 +248,7 @@ class _Recorder:
         passed: dict[int, Tensor] = {}  # query and key, say, may be one tensor, and a module may ask whether they are
 
         def cut(t: Tensor) -> Tensor:
-            if not t.requires_grad or t.is_complex():
+            if not t.requires_grad:
                 return t
             if id(t) not in passed:
                 leaf = t.detach().clone().requires_grad_()
@@ -264,19 +265,18 @@ class _Recorder:
         edge.origins = self._reached(source)
         leaves = [self.edges[i].leaf for i in sorted(edge.origins)]
         inputs, values = [*leaves, *offsets.outputs], [*leaves, *offsets.constants]
-        y = edge.leaf.detach().double()
+        y = _real(edge.leaf)
         edge.size = float(y.norm())
         numbers = torch.finfo(edge.leaf.dtype)
         # numbers below this have lost digits to underflow
         scale = max(edge.size, numbers.tiny / numbers.eps * y.numel() ** 0.5)
         for _ in range(_PROBES):
-            u = torch.randint(2, y.shape, generator=self._random).to(edge.leaf).mul_(2).sub_(1)
-            gradients = torch.autograd.grad(source, inputs, u, retain_graph=True, allow_unused=True)
-            with torch.no_grad():
-                pairs = zip(gradients, values, strict=True)
-                terms = [gradient.double() * value.double() for gradient, value in pairs if gradient is not None]
-                rest = abs(float(sum(term.sum() for term in terms) - (u.double() * y).sum()))
-                rounding = _ROUNDING * numbers.eps * math.hypot(*(float(term.norm()) for term in terms))
+            u = torch.randint(2, y.shape, generator=self._random).to(y).mul_(2).sub_(1)
+            probe = (torch.view_as_complex(u) if edge.leaf.is_complex() else u).to(edge.leaf)
+            gradients = torch.autograd.grad(source, inputs, probe, retain_graph=True, allow_unused=True)
+            terms = [_real(g) * _real(value) for g, value in zip(gradients, values, strict=True) if g is not None]
+            rest = abs(float(sum(term.sum() for term in terms) - (u * y).sum()))
+            rounding = _ROUNDING * numbers.eps * math.hypot(*(float(term.norm()) for term in terms))
             error = rest / scale if math.isfinite(rest) else math.inf
             edge.error = max(edge.error, error)
             edge.breaks |= error > max(self._threshold, rounding / scale) or error == math.inf
@@ -310,15 +310,29 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def _real(t: Tensor) -> Tensor:
+    """The numbers of a tensor in float64, detached; of complex ones real and imaginary part."""
+    t = t.detach()
+    return (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t).double()
+
+
 def _map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
-    """The value with every tensor in its tuples, lists and dictionaries changed."""
+    """The value with every tensor in its tuples, lists, dictionaries and dataclasses changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple):
         items = [_map_tensors(change, item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if type(value) is list:
+    if isinstance(value, list):
         return [_map_tensors(change, item) for item in value]
-    if type(value) is dict:
-        return {key: _map_tensors(change, item) for key, item in value.items()}
+    if isinstance(value, dict):
+        changed = copy.copy(value)  # of whatever kind
+        for key, item in value.items():
+            changed[key] = _map_tensors(change, item)
+        return changed
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = copy.copy(value)
+        for part in fields(value):
+            object.__setattr__(changed, part.name, _map_tensors(change, getattr(value, part.name)))  # frozen or not
+        return changed
     return value

@@ -82,16 +82,16 @@ def check(argv: Sequence[str]) -> None:
     error = float(explanation.completeness_error.max())
     exact = not at_fault and error <= THRESHOLDS[dtype]
     inputs = f"{len(x)} {'random ' * (options.images is None)}image{'s' * (len(x) > 1)}"
+    size = "x".join(map(str, x.shape[1:]))
     print(
-        f"{subject.name}: {'exact' if exact else 'not exact'}, completeness error {error:.1e}, remainder "
-        f"{_remainder_share(explanation):.0%} ({len(modules)} modules, {inputs} {'x'.join(map(str, x.shape[1:]))}, "
-        f"{options.dtype})"
+        f"{subject.name}: {'exact' if exact else 'not exact'}, completeness error {error:.1e}, remainder share "
+        f"{_remainder_share(explanation):.0%} ({len(modules)} modules, {inputs} {size}, {options.dtype})"
     )
     _print_table(at_fault)
     if not exact and not at_fault:
         print(
-            "  no module is at fault: rounding adds up (see --dtype float64), or constants are recorded of which it is\n"
-            "  not known to which image they belong (see --num_images 1)"
+            "  no module is at fault: rounding adds up (see --dtype float64), or it is not known to which image a\n"
+            "  constant belongs (see --num_images 1)"
         )
     if silent := [m for m in modules if m.state == "silent"]:
         more = f" and {len(silent) - 1} more" * (len(silent) > 1)
