@@ -350,6 +350,24 @@ def test_a_gate_that_is_none_is_at_fault_and_so_is_the_product():
     assert blamed(Gated("open"), torch.randn(3, 4)) == {"", "gate"}
 
 
+def test_a_parameter_that_is_handed_on_is_a_constant():
+    class Product(nn.Module):
+        def forward(self, x, gain):
+            return x * gain
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain, self.product, self.last = nn.Parameter(torch.rand(4)), Product(), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.last(self.product(x, 2 * self.gain))
+
+    model, x = Model(), torch.rand(2, 4)
+    assert explain(model, x).completeness_error.max() < 1e-6
+    assert blamed(model, x) == set()
+
+
 def test_a_branch_whose_answer_is_dropped_is_not_at_fault():
     class Dropped(nn.Module):
         def __init__(self):
@@ -395,8 +413,8 @@ def test_zeros_are_silent():
 
 
 def test_numbers_that_underflow_are_no_fault():
-    """Responses below 1e-38, of which float32 keeps one or two digits."""
-    model, x = nn.Sequential(bnn.BcosLinear(64, 64), nn.Linear(64, 3)), torch.rand(2, 64) * 1e-22
+    """Responses below 1e-38, of which float32 keeps two digits at most."""
+    model, x = nn.Sequential(bnn.BcosLinear(64, 64), nn.Linear(64, 3)), torch.rand(2, 64) * 1e-23
     with torch.no_grad():
         response = model[0](x)
     assert 0 < response.abs().max() < 1e-42
