@@ -389,13 +389,13 @@ def test_a_branch_whose_answer_is_dropped_is_not_at_fault():
 # ---- sizes of numbers ----
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e10])
+@pytest.mark.parametrize("scale", [1e-28, 1e-3, 1e30])  # the squares of the first and last are no float32
 def test_the_error_does_not_depend_on_the_scale_of_the_answer(scale):
     class Scaled(nn.Module):
         def forward(self, x):
             return scale * x.square()
 
-    model, x = nn.Sequential(Scaled(), nn.Linear(1, 1)), torch.tensor([[0.5]])
+    model, x = nn.Sequential(Scaled(), nn.Linear(3, 1)), torch.tensor([[0.5, 0.0, 0.0]])
     assert by_path(model, x)["0"].error == pytest.approx(1, rel=1e-6)  # J z = 2 y
     assert by_path(model.double(), x.double())["0"].error == pytest.approx(1, rel=1e-12)
 
@@ -449,6 +449,14 @@ def test_what_is_not_finite_is_at_fault(value):
     assert not found["0"].breaks
     assert found["1"].breaks
     assert found["1"].error == float("inf")
+
+
+def test_an_infinite_slope_is_at_fault():
+    class Root(nn.Module):
+        def forward(self, x):
+            return (x - 1).sqrt()
+
+    assert blamed(nn.Sequential(Root(), nn.Linear(2, 2)), torch.tensor([[1.0, 2.0]])) == {"0"}
 
 
 def test_threshold():
