@@ -281,6 +281,12 @@ def test_a_module_in_two_places_is_named_by_its_first():
     assert blamed(model, torch.randn(2, 4)) == {"1"}
 
 
+def test_what_is_found_holds_for_the_inputs_given():
+    model, x = nn.Sequential(nn.ReLU6(), nn.Linear(4, 2)), torch.rand(2, 4)
+    assert blamed(model, x) == set()
+    assert blamed(model, 7 * x + 3) == {"0"}
+
+
 def test_kinds_and_reasons():
     class Attention(nn.Module):
         def __init__(self):

@@ -64,9 +64,9 @@ def check_exactness(
 
     One forward pass in explanation mode, as :func:`bcos_core.explain` makes it, and for each tensor that passes from
     module to module three probes u of random signs: the error is |⟨Jᵀu, z⟩ + ⟨u, c⟩ - ⟨u, y⟩| / |y|, the largest of
-    the three. Exactness is what is asked, J z + c = y, and not linearity: a maximum or a norm passes. Two modules whose
-    errors happen to cancel (a power, and later its root) are both named. An error above the threshold passes where
-    rounding explains it: where J z and c are large and all but cancel in y.
+    the three. Exactness at x is what is asked, J z + c = y, and not linearity: a maximum or a norm passes, and a ReLU6
+    until it saturates. Two modules whose errors happen to cancel (a power, and later its root) are both named. An error
+    above the threshold passes where rounding explains it: where J z and c are large and all but cancel in y.
 
     The model is left as it was: training flags, ``requires_grad``, ``.grad``, statistics, and the states of torch's
     random generators.
