@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bcos_core.run.command import run_command
 
+from .commands.check import check
 from .commands.evaluate import evaluate
 from .commands.explain import explain
 from .commands.export import export
@@ -15,6 +16,7 @@ COMMANDS = {
     "train": ("train a classifier, score it, explain it, keep the run", train),
     "evaluate": ("score a model on held-out images, class by class", evaluate),
     "explain": ("explain what a model sees in pictures, one or a folder of them", explain),
+    "check": ("say whether a model's explanations are exact, and which modules break them", check),
     "export": ("write a model, or it with its explanations, for other runtimes", export),
     "models": ("list the models", models),
 }

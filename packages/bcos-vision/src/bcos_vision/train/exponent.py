@@ -54,7 +54,7 @@ class ExponentTraining(nn.Module):
             share = min(1.0, epoch / self.config.rise_epochs)
             set_exponent(self._model[0], start + share * (self._end - start))
             for norm, momentum in self._momenta.items():
-                norm.momentum = momentum if share == 1 else _MOMENTUM
+                norm.momentum = momentum if share == 1 else _MOMENTUM  # type: ignore[assignment]
 
     def term(self) -> Tensor | float:
         """What is added to the loss."""
