@@ -8,7 +8,7 @@ from .detachable import Detachable
 
 
 class SelfAttention(Detachable):
-    """Multi-head self-attention, softmax(q kᵀ / √d) v, without biases (Vaswani et al., NeurIPS 2017, eq. 1).
+    """Multi-head self-attention, softmax(q kᵀ / √d) v, biases if asked for (Vaswani et al., NeurIPS 2017, eq. 1).
 
     In explanation mode q and k, and with them the softmax, are constants: the output is linear in v, a weighted sum of
     what the tokens say (Böhle et al., TPAMI 2024, arXiv 2306.10898, sec. 3). PyTorch's fused attention computes both.
