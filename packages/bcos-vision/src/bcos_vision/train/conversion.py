@@ -20,6 +20,8 @@ from bcos_vision.recipes import RECIPES, recipe_for
 
 SHARE = 0.1
 """Of a plain network's epochs, that fine-tuning takes."""
+_SMALLER = 4
+"""Times that its batches are smaller: few epochs need many steps; the learning rate goes with the root."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def find_source(name: str) -> Source:
 
 
 def fine_tuning(source: Source, preset: str | None, data: str | None) -> TrainConfig:
-    """The configuration that fine-tuning starts from: the plain run's own, for a tenth of its epochs.
+    """The configuration that fine-tuning starts from: the plain run's own, for a tenth of its epochs, in small steps.
 
     Args:
         source: What is fine-tuned.
@@ -84,8 +86,13 @@ def fine_tuning(source: Source, preset: str | None, data: str | None) -> TrainCo
         stem=None,
         norm=None,
         epochs=epochs,
-        optim=dataclasses.replace(base.optim, warmup_epochs=min(base.optim.warmup_epochs, SHARE * epochs)),
-        exponent=ExponentConfig(start=1.0, rise_epochs=epochs / 2),
+        batch_size=max(1, base.batch_size // _SMALLER),
+        optim=dataclasses.replace(
+            base.optim,
+            lr=base.optim.lr / math.sqrt(_SMALLER),
+            warmup_epochs=min(base.optim.warmup_epochs, SHARE * epochs),
+        ),
+        exponent=ExponentConfig(start=1.0, rise_epochs=epochs / 4),
         conversion=ConversionConfig(source=source.name),
     )
 
