@@ -1,11 +1,14 @@
 """`pytest` runs the tests and skips the speed tests; `pytest --benchmark` runs the speed tests alone."""
 
 import importlib.util
+import os
 import shutil
 
 import pytest
 
 HAVE_BENCHMARK = importlib.util.find_spec("pytest_benchmark") is not None
+HAVE_XDIST = importlib.util.find_spec("xdist") is not None
+MOST_PROCESSES = 8  # each has torch in memory
 
 
 def pytest_addoption(parser):
@@ -27,6 +30,18 @@ def pytest_configure(config):
         opt.benchmark_only, opt.benchmark_skip, opt.benchmark_disable = True, False, False
     elif not (opt.benchmark_only or opt.benchmark_enable):
         opt.benchmark_skip = True
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, in its own, reads how many processes there are to be
+def pytest_cmdline_main(config):
+    """The whole suite runs a process for each core, files apart; what is named on the command line runs in this one."""
+    opt = config.option
+    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    alone = opt.bcos_benchmark or opt.collectonly or opt.usepdb
+    if HAVE_XDIST and whole and not alone and opt.numprocesses is None and opt.dist == "no":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        opt.numprocesses, opt.dist = min(cores, MOST_PROCESSES), "loadfile"
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes; threads of several get in each other's way
 
 
 @pytest.hookimpl(wrapper=True)
