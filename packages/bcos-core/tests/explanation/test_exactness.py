@@ -310,8 +310,8 @@ def test_kinds_and_reasons():
         "1": ("GELU", "not detached"),
         "2": ("LayerNorm", "not detached"),
         "3.heads": ("MultiheadAttention", "not detached"),
-        "4": ("Sigmoid", "not detached"),
-        "5": ("Tanh", "not affine in its input while explained, or adds a constant that no rule records"),
+        "4": ("Sigmoid", "not linear, and nothing that explanations follow stands for it"),
+        "5": ("Tanh", "not linear, and nothing that explanations follow stands for it"),
         "7": ("BatchNorm1d", "keeps no statistics"),
     }
     assert all(bool(f.reason) == (f.state != "exact") for f in found.values())

@@ -128,7 +128,15 @@ def test_fixing_and_learning_again():
     assert list(layer_exponents(model).values()) == [2, 2, 2]
     assert not [name for name in model.state_dict() if "raw" in name]
     learn_exponents(model, "channel", initial=1.25)
+    learn_exponents(model, "channel")  # from where they are
     assert learnt_exponents(model).detach() == pytest.approx(torch.full((12,), 1.25))
+
+
+def test_a_start_that_is_refused_leaves_the_model_as_it_was():
+    model = nn.Sequential(BcosLinear(4, 4, b=2.0), BcosLinear(4, 2, b=1.0))
+    with pytest.raises(ValueError, match="starts at a finite number above 1"):
+        learn_exponents(model)
+    assert list(layer_exponents(model).values()) == [2.0, 1.0]
 
 
 def test_repr():

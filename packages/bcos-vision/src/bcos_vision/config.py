@@ -88,8 +88,8 @@ class ExponentConfig:
     """Learning rate of B after the warm-up; the schedule is that of the weights."""
     start: float | None = None
     """B at the first step, where a fixed B is to rise to b."""
-    rise_epochs: float = 0.0
-    """Epochs in which it does, in a straight line."""
+    rise_epochs: float | None = None
+    """Epochs in which it does, in a straight line; by default a quarter of all."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ConversionConfig:
     """Fine-tune a plain network that has been made a B-cos one (Arya et al., NeurIPS 2024, arXiv 2411.00715)."""
 
     source: str | None = None
-    """Run or model file of the plain network; --from is short for it."""
+    """Run or model file of the plain network. --from sets it, and the rest of the configuration for a fine-tuning."""
     biases: Literal["drop", "keep"] = "drop"
     """Whether biases, and the means of norms in them, go: kept, they are in every explanation's remainder."""
     pooling: Literal["average", "keep"] = "average"
@@ -229,6 +229,9 @@ class TrainConfig:
         if self.variant != "bcos" and e != default:
             raise ValueError(f'--exponent: belongs to variant "bcos", not "{self.variant}"')
         self._check_least(e, "exponent.", {"strength": 0, "bound": 1, "rise_epochs": 0})
+        for name, objectives in (("strength", ("max", "smooth_max")), ("bound", ("at_most", "at_least"))):
+            if getattr(e, name) != getattr(default, name) and e.objective not in objectives:
+                raise ValueError(f"--exponent.{name}: belongs to --exponent.objective {' or '.join(objectives)}")
         for name in ("sharpness", "dual_lr", "lr"):
             if not 0 < getattr(e, name) < math.inf:
                 raise ValueError(f"--exponent.{name}: expected a positive number, got {getattr(e, name)}")
@@ -238,20 +241,22 @@ class TrainConfig:
             )
         if e.learn is not None and not self.b > 1:
             raise ValueError(f"--b: a learnt exponent starts above 1, where it can move; got {self.b}")
-        if (e.start is None) != (e.rise_epochs == 0):
-            raise ValueError("--exponent.start, --exponent.rise_epochs: each needs the other")
         if e.start is None:
+            if e.rise_epochs is not None:
+                raise ValueError("--exponent.rise_epochs: needs --exponent.start, from where B rises")
             return
         if e.learn is not None:
             raise ValueError("--exponent.start: moves a fixed B; a learnt one starts at --b")
         if not 1 <= e.start < math.inf:
             raise ValueError(f"--exponent.start: expected a finite number >= 1, got {e.start}")
-        if e.rise_epochs > self.epochs:
+        if e.rise_epochs is not None and e.rise_epochs > self.epochs:
             raise ValueError(f"--exponent.rise_epochs: expected at most {self.epochs}, got {e.rise_epochs:g}")
         if self.compile:
             raise ValueError("--exponent.start: every new B would be compiled anew; leave out --compile")
         if self.keep == "best":
             raise ValueError("--keep best: the best epoch may be one in which B was still rising; keep the last")
+        if self.optim.ema:
+            raise ValueError("--optim.ema: would average norms whose statistics are of smaller B; not while B rises")
 
     def _check_conversion(self) -> None:
         if self.conversion.source is None:
@@ -280,7 +285,7 @@ class TrainConfig:
             f"B={self.b:g}" * (self.variant == "bcos" and self.exponent.learn is None),
             self._learnt_text,
             f"rising from {self.exponent.start}" * (self.exponent.start is not None),
-            "converted" * (self.conversion.source is not None),
+            self._converted_text,
             f"MaxOut {self.max_out}" * (self.max_out > 1),
             f"norm {self.norm}" * (self.norm is not None),
             f"encoding {self.encoding}" * (self.encoding is not None),
@@ -294,13 +299,24 @@ class TrainConfig:
         return " ".join([name, *filter(None, unusual)])
 
     @property
+    def _converted_text(self) -> str:
+        c, usual = self.conversion, ConversionConfig()
+        if c.source is None:
+            return ""
+        kept = [
+            f"{name} {getattr(c, name)}" for name in ("biases", "pooling") if getattr(c, name) != getattr(usual, name)
+        ]
+        return ", ".join(["converted", *kept])
+
+    @property
     def _learnt_text(self) -> str:
         e = self.exponent
         if e.learn is None:
             return ""
         numbers = {"max": e.strength, "smooth_max": e.strength, "at_most": e.bound, "at_least": e.bound}
         objective = f" {e.objective} {numbers[e.objective]:g}" if e.objective != "none" else ""
-        return f"B by {e.learn}{objective}"
+        shared = "global" if e.learn == "global" else f"by {e.learn}"
+        return f"B {shared}{objective}" + f" from {self.b:g}" * (self.b != 2)
 
     @property
     def data_name(self) -> str:

@@ -1,17 +1,22 @@
 """From a plain run to a fine-tuned B-cos one."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
-from bcos_core.nn import BcosLayer, learnt_exponents
+from bcos_core.nn import BcosLayer, LogitLayer, learnt_exponents
 from bcos_core.run.error import InputError
+from bcos_core.run.tracking import project_root
 from bcos_vision.cli import main
-from bcos_vision.config import ConversionConfig, ExponentConfig, OptimConfig, SplitConfig, TrainConfig
+from bcos_vision.config import AugmentConfig, ConversionConfig, ExponentConfig, OptimConfig, SplitConfig, TrainConfig
 from bcos_vision.data import load_data
 from bcos_vision.models import TrainedClassifier, create_model
 from bcos_vision.train import fit, resume
 from bcos_vision.train.conversion import convert, find_source, fine_tuning
+from bcos_vision.train.module import ClassifierTraining
+from mlflow import MlflowClient
+from safetensors.torch import save_file
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def test_fine_tuning_is_a_tenth_of_the_plain_run(plain):
     found = fine_tuning(find_source(result.run_id[:8]), None, None)
     assert found.conversion.source == result.run_id
     assert (found.variant, found.model, found.data, found.epochs) == ("bcos", "resnet20", config.data, 1)
-    assert (found.exponent.start, found.exponent.rise_epochs) == (1.0, 0.25)
+    assert (found.exponent.start, found.exponent.rise_epochs) == (1.0, None)
     assert fine_tuning(find_source(result.run_id), "digits", None).epochs == 2
 
 
@@ -112,7 +117,10 @@ def test_mistakes(plain, image_folder, capsys, tmp_path):
         ("--exponent.learn", "layer", "--b", "1"): "--b: a learnt exponent starts above 1, where it can move; got 1",
         ("--exponent.objective", "max"): "--exponent.objective max: needs --exponent.learn",
         ("--exponent.learn", "layer", "--exponent.bound", "0.5"): "--exponent.bound: expected at least 1, got 0.5",
-        ("--exponent.start", "1"): "--exponent.start, --exponent.rise_epochs: each needs the other",
+        ("--exponent.rise_epochs", "1"): "--exponent.rise_epochs: needs --exponent.start",
+        ("--exponent.start", "1", "--optim.ema", "0.9"): "--optim.ema: would average norms",
+        ("--exponent.learn", "layer", "--exponent.bound", "1.5"): "--exponent.bound: belongs to --exponent.objective",
+        ("--exponent.learn", "layer", "--exponent.strength", "5"): "--exponent.strength: belongs to",
         (
             "--exponent.start",
             "1",
@@ -128,3 +136,67 @@ def test_mistakes(plain, image_folder, capsys, tmp_path):
         assert end.value.code == 2
         last = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in last, (arguments, last)
+
+
+def test_what_the_plain_run_asked_for_itself_is_left_behind(project, image_folder):
+    """Options that go with a plain network, or with a whole training, do not end a fine-tuning before it begins."""
+    for number, changes in enumerate(
+        (
+            {"keep": "best", "variant": "standard"},
+            {"variant": "baseline", "temperature": 2.0, "logit_bias": -4.0},
+            {"variant": "baseline", "encoding": "standardised", "optim": OptimConfig(ema=0.9, ema_every=2)},
+        )
+    ):
+        plain = fit(
+            TrainConfig(data=f"folder:{image_folder}", epochs=1, batch_size=32, seed=number, **changes), pictures=False
+        )
+        config = fine_tuning(find_source(plain.run_id), None, None)
+        assert (config.keep, config.temperature, config.encoding, config.logit_bias) == ("last", 1, None, None)
+        assert config.optim.ema == 0
+        model = convert(config, load_data(config.data, config.split))
+        biases = [m.bias for m in model.modules() if isinstance(m, LogitLayer)]
+        assert biases == [changes.get("logit_bias", 0.0)] or "logit_bias" not in changes  # once, not twice
+
+
+def test_a_run_goes_on_when_its_source_is_gone(project, image_folder, tmp_path, monkeypatch):
+    plain = fit(TrainConfig(data=f"folder:{image_folder}", variant="standard", epochs=1, batch_size=32), pictures=False)
+    file = shutil.copy(plain.folder / "model.safetensors", tmp_path / "plain.safetensors")
+    config = fine_tuning(find_source(str(file)), None, f"folder:{image_folder}")
+    config = dataclasses.replace(config, epochs=2, batch_size=32, num_explained=8, augment=AugmentConfig())
+    whole = fit(config, pictures=False)
+
+    def stop(self):
+        if self.current_epoch == 1:
+            raise KeyError("stopped")
+        original(self)
+
+    original = ClassifierTraining.on_train_epoch_start
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierTraining, "on_train_epoch_start", stop)
+        with pytest.raises(KeyError, match="stopped"):
+            fit(config, pictures=False)
+    client = MlflowClient(f"sqlite:///{project_root() / 'mlflow.db'}")
+    experiment = client.get_run(whole.run_id).info.experiment_id
+    (broken,) = client.search_runs([experiment], "attributes.status = 'FAILED'")
+    (tmp_path / "plain.safetensors").unlink()
+    again = resume(broken.info.run_id, pictures=False)
+    for name, value in whole.classifier.model.state_dict().items():
+        assert torch.equal(again.classifier.model.state_dict()[name], value), name
+
+
+def test_a_file_in_a_runs_folder_knows_what_was_held_out(plain):
+    result, config = plain
+    source = find_source(str(result.folder / "model.safetensors"))
+    assert source.config.split == config.split
+    other = dataclasses.replace(fine_tuning(source, None, None), split=SplitConfig(seed=3))
+    with pytest.raises(InputError, match=r"--split: another than that of run"):
+        convert(other, load_data(other.data, other.split))
+
+
+def test_our_own_network_in_a_file_of_others(project, image_folder, tmp_path):
+    network = create_model("resnet20", num_classes=2, variant="standard").network
+    save_file({name: v.contiguous() for name, v in network.state_dict().items()}, tmp_path / "theirs.safetensors")
+    source = find_source(str(tmp_path / "theirs.safetensors"))
+    assert not source.described
+    config = fine_tuning(source, None, f"folder:{image_folder}")
+    assert convert(config, load_data(config.data, config.split)).is_bcos

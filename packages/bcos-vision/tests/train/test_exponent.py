@@ -102,7 +102,7 @@ def test_exponents_have_a_rate_of_their_own_and_no_decay():
 
 def test_b_rises_in_a_straight_line_and_norms_keep_up():
     model = create_model("resnet20", num_classes=2, b=2.0)
-    training = ExponentTraining(model, ExponentConfig(start=1.0, rise_epochs=2.0))
+    training = ExponentTraining(model, ExponentConfig(start=1.0, rise_epochs=2.0), 9)
     norms = [m for m in model.modules() if isinstance(m, BatchNormUncentered2d)]
     for epoch, b, momentum in ((0, 1.0, 0.9), (0.5, 1.25, 0.9), (1.0, 1.5, 0.9), (2.0, 2.0, 0.1), (3.0, 2.0, 0.1)):
         training.rise(epoch)

@@ -72,7 +72,8 @@ def bcosify(
         model: A plain network; it stays as it is. A model that standardises its images itself (``model.encoding`` is a
             :class:`bcos_core.nn.Standardise`) keeps its type and gets another encoding.
         b: Exponent B of all layers, at least 1.
-        biases: Whether biases and means of norms are dropped, for which no input is responsible, or kept.
+        biases: Whether biases and means of norms are dropped, for which no input is responsible, or kept (those of
+            BatchNorm1d and 3d always are; the report says so).
         pooling: Whether maxima become averages, or stay.
         unit_weights: Divide each filter by its norm, as B-cos networks that are trained from scratch do. The norms, and
             with them what ``b=1`` would preserve, are lost.

@@ -29,10 +29,8 @@ THRESHOLDS = {torch.float32: 1e-4, torch.float64: 1e-10}
 _PROBES = 3
 _ROUNDING = 100  # units in the last place of the terms of a sum that rounding may amount to
 
-_NOT_DETACHED = (
-    *(nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softmax, nn.Softmax2d),
-    *(nn.LayerNorm, nn.GroupNorm, nn.MultiheadAttention),
-)
+_NOT_DETACHED = (nn.GELU, nn.SiLU, nn.Hardswish, nn.LayerNorm, nn.GroupNorm, nn.MultiheadAttention)
+_NOT_LINEAR = (nn.Sigmoid, nn.Tanh, nn.ReLU6, nn.Hardsigmoid, nn.Hardtanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax)
 
 
 @dataclass(frozen=True)
@@ -147,6 +145,8 @@ def _judge(
 def _likely_reason(module: nn.Module, *, calls_others: bool) -> str:
     if isinstance(module, _NOT_DETACHED):
         return "not detached: bcos_core.bcosify replaces it"
+    if isinstance(module, _NOT_LINEAR):
+        return "not linear, and nothing that explanations follow stands for it: take a ReLU or a GELU"
     if isinstance(module, _NormBase) and module.running_mean is None:
         return "keeps no statistics: takes those of its input, and does not detach them"
     if not calls_others:

@@ -115,14 +115,14 @@ def learn_exponents(model: nn.Module, share: str = "layer", *, initial: float | 
     layers = _layers(model)
 
     def start(layer: BcosLayer) -> float:
-        return initial if initial is not None else float(torch.as_tensor(layer.exponent).mean())
+        return initial if initial is not None else float(torch.as_tensor(layer.exponent).detach().mean())
 
     common = Exponent(start(next(iter(layers.values())))) if share == "global" else None
+    made = []  # all before any is placed: a start that is refused leaves the model as it was
     for layer in layers.values():
         channels = layer.weight.shape[0] // layer.max_out if share == "channel" else None
-        b = Exponent(start(layer), channels) if common is None else common
-        if not isinstance(layer.b, Exponent):
-            del layer.b  # a number cannot be overwritten by a module
+        made.append(Exponent(start(layer), channels) if common is None else common)
+    for layer, b in zip(layers.values(), made, strict=True):
         layer.b = b.to(layer.weight.device, layer.weight.dtype)
     return model
 

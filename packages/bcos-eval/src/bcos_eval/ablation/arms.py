@@ -29,7 +29,7 @@ CONTROL = "bcos"
 """The arm that the others change one thing of."""
 _NORMS = (
     *("batch_uncentered", "batch", "layer_uncentered", "group_uncentered", "instance_uncentered"),
-    *("position_uncentered", "none"),
+    *("position_uncentered", "layer", "group", "instance", "position", "none"),
 )
 _LOSSES = {"bce": "BCE", "cross_entropy": "cross-entropy"}
 

@@ -117,7 +117,8 @@ def _localise(study: Study, states: Sequence[UnitState], ablation: Ablation, con
     except InputError as error:  # hours of training are not to end in it
         print(f"localisation is not measured: {error}; then: bcos-eval ablate --resume {study.name}")
         weakest = min(arms, key=lambda arm: float(table.values("accuracy", arm).mean()))
-        print(f"the weakest arm that plays is {weakest}, accuracy {_accuracy(table, weakest)}; --weak leaves it out")
+        advice = "" if weakest == study.control else "; --weak leaves it out"
+        print(f"the weakest arm that plays is {weakest}, accuracy {_accuracy(table, weakest)}{advice}")
         return
     keep_localisation(scores, folder, left_out=left_out)
 

@@ -174,6 +174,11 @@ def _arms(parser: CommandParser, options: Any, base: TrainConfig) -> "Arms":
     for name, least in (("fixed", 1.0), ("strengths", 0.0), ("bounds", 1.0)):
         if (text := getattr(options, name)) is not None:
             given[name] = _numbers(parser, name, text, least)
+    for name, objectives in (("strengths", {"max", "smooth_max"}), ("bounds", {"at_most", "at_least"})):
+        if name in given and "objectives" in given and not objectives & set(given["objectives"]):
+            parser.error(f"--{name}: belongs to --objectives {' or '.join(sorted(objectives))}")
+    if "fixed" in given and "factors" in given and "exponent" not in given["factors"]:
+        parser.error("--fixed: belongs to --factors exponent")
     if options.what == "b":
         return exponent_arms(base, **given)
     return design_arms(base, own_norm=_own_norm(base), **given)

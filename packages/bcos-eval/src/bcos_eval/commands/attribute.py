@@ -83,7 +83,7 @@ def attribute(argv: Sequence[str]) -> None:
     groups = coincidences({f.method: f.maps for f in found})
     same = {name: tuple(other for other in group if other != name) for group in groups for name in group}
     _save(out, choice, pictures, found, targets, same)
-    title = f"{choice.trained.model.description['name']}, {choice.trained.model.description['variant']}"
+    title = f"{choice.trained.model.description['name']}, {choice.trained.model.kind}"
     _draw(out / "gallery.png", choice, pictures, found, targets, same, title)
     _print(found, same)
     for name, reason in left_out.items():
@@ -93,7 +93,7 @@ def attribute(argv: Sequence[str]) -> None:
         print(f"the gallery shows {MOST_DRAWN} of {len(pictures.names)} images; the other files have all")
     if options.model is None:  # localise takes models that say what they are
         kind, place = ("run", options.run) if options.run else ("model_file", options.model_file)
-        name = choice.trained.model.description["variant"]
+        name = choice.trained.model.kind
         print(f"next: bcos-eval localise --{kind} {name}={place} scores where these methods point")
 
 

@@ -295,7 +295,7 @@ def _run(
         m: contest.same(m, list(dict.fromkeys(row["method"] for row in compared if row["model"] == m)))
         for m in dict.fromkeys(row["model"] for row in compared)
     }
-    own = [(name, OWN) for name, trained in contest.models.items() if trained.model.description["variant"] == "bcos"]
+    own = [(name, OWN) for name, trained in contest.models.items() if trained.model.is_bcos]
     files = ["scores.csv", "summary.csv"]
     for game in dict.fromkeys(row["game"] for row in rows):
         played = [row for row in rows if row["game"] == game]

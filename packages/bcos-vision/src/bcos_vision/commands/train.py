@@ -13,6 +13,8 @@ from bcos_vision.recipes import RECIPES, recipe_for
 if TYPE_CHECKING:
     from bcos_vision.train import FitResult
 
+_BOUND_TOLERANCE = 0.02
+
 
 def train(argv: Sequence[str]) -> None:
     parser = CommandParser(prog="bcos-vision train", description="Train a classifier, score it and explain it.")
@@ -48,7 +50,8 @@ def train(argv: Sequence[str]) -> None:
     else:
         from bcos_vision.train.conversion import find_source, fine_tuning
 
-        recipe = fine_tuning(find_source(source), first.preset, first.data if "--data" in given else None)
+        data = first.data if "--data" in given else None
+        recipe = fine_tuning(find_source(source), first.preset, data, learns=first.exponent.learn is not None)
     parser.set_defaults(flatten(recipe))
     config = parse_config(parser, TrainConfig, argv)
     from bcos_vision.train import fit
@@ -69,10 +72,11 @@ def _print_result(result: "FitResult") -> None:
     )
     if exponents := result.exponents:
         low, high = min(exponents, key=exponents.__getitem__), max(exponents, key=exponents.__getitem__)
-        print(
-            f"B at the end: mean {sum(exponents.values()) / len(exponents):.3f} over {len(exponents)} layers, "
-            f"{exponents[low]:.3f} ({low}) to {exponents[high]:.3f} ({high}): {short(result.folder / 'exponents.png')}"
-        )
+        mean, drawn = sum(exponents.values()) / len(exponents), short(result.folder / "exponents.png")
+        spread = f" over {len(exponents)} layers, {exponents[low]:.3f} ({low}) to {exponents[high]:.3f} ({high})"
+        print(f"B at the end: {mean:.3f}{spread if exponents[low] < exponents[high] else ''}: {drawn}")
+        if result.bound_excess > _BOUND_TOLERANCE:
+            print(f"the bound does not hold yet: B is up to {result.bound_excess:.3f} beyond it; train longer")
     print(f"explanations: {short(result.folder / 'explanations.png')}")
     print(f"run id: {result.run_id}")
     print(f"next: uv run mlflow ui; uv run bcos-vision explain --run {result.run_id[:8]} picture.png")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bcos_core.nn import BcosLayer
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,6 +33,16 @@ class ImageClassifier(nn.Module):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.description = description
+
+    @property
+    def is_bcos(self) -> bool:
+        """Whether it is a B-cos network, built as one or converted."""
+        return any(isinstance(module, BcosLayer) for module in self.network.modules())
+
+    @property
+    def kind(self) -> str:
+        """What it is to a reader: its variant, or "bcos" for one that was converted from another."""
+        return "bcos" if self.is_bcos else self.description["variant"]
 
     def encode(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e h w"]:
         """What the first layer sees: [x, 1-x] for variant bcos, standardised images for the others.

@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bcos_core.convert import bcosify
 from bcos_core.nn import LogitLayer, learn_exponents
@@ -47,22 +49,32 @@ def find_source(name: str) -> Source:
     if path.suffix or path.exists():
         if not path.is_file():
             raise InputError(f"--from {name}: no such file")
-        described = False
-        if path.suffix == ".safetensors":
-            described = "classes" in load_model(path)[1]
-        return Source(str(path.resolve()), path, None, described)
+        described = path.suffix == ".safetensors" and _is_described(path)
+        stored = path.parent / "config.json"  # of a run's folder: says which images were held out
+        config = None
+        if described and stored.is_file():
+            config = configuration.from_dict(TrainConfig, configuration.load_dict(stored))
+        return Source(str(path.resolve()), path, config, described)
     record = find_run(name)
     config = configuration.from_dict(TrainConfig, configuration.load_dict(fetch_artifact(record.id, "config.json")))
     return Source(record.id, fetch_artifact(record.id, "model/model.safetensors"), config, described=True)
 
 
-def fine_tuning(source: Source, preset: str | None, data: str | None) -> TrainConfig:
+def _is_described(path: pathlib.Path) -> bool:
+    try:
+        return "classes" in load_model(path)[1]
+    except InputError:
+        return False  # of others, or damaged: who loads it says so
+
+
+def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns: bool = False) -> TrainConfig:
     """The configuration that fine-tuning starts from: the plain run's own, for a tenth of its epochs, in small steps.
 
     Args:
         source: What is fine-tuned.
         preset: Preset to take instead of the run's configuration.
         data: Data that was asked for, which chooses the preset of a file.
+        learns: Whether exponents are to be learnt: then none rises.
 
     Raises:
         InputError: If it is no plain network, or nothing says what to train it on.
@@ -71,7 +83,9 @@ def fine_tuning(source: Source, preset: str | None, data: str | None) -> TrainCo
     if source.described:
         trained = TrainedClassifier.load(source.file)
         _check_plain(trained.model, source)
-        data, name = data or trained.data, trained.model.description["name"]
+        name = trained.model.description["name"]
+        if not trained.data.startswith("folder"):  # a file knows a folder's name, not where it is
+            data = data or trained.data
     base = RECIPES[preset]() if preset is not None else source.config
     if base is None:
         if not data:
@@ -79,22 +93,36 @@ def fine_tuning(source: Source, preset: str | None, data: str | None) -> TrainCo
         base = RECIPES[recipe_for(data)]()
         base = dataclasses.replace(base, data=data)
     epochs = max(1, math.ceil(SHARE * base.epochs))
-    return dataclasses.replace(
-        base,
-        model=name or base.model,
-        variant="bcos",
-        stem=None,
-        norm=None,
-        epochs=epochs,
-        batch_size=max(1, base.batch_size // _SMALLER),
-        optim=dataclasses.replace(
+    if preset is not None and source.config is not None:
+        base = dataclasses.replace(base, split=source.config.split)  # what it was trained on is no test
+    usual = TrainConfig()
+    own = ("stem", "norm", "max_out", "encoding", "bias", "detach", "temperature", "logit_bias", "keep", "compile", "b")
+    changes: dict[str, Any] = {
+        "model": name or base.model,
+        "variant": "bcos",
+        **{option: getattr(usual, option) for option in own},
+        "epochs": epochs,
+        "batch_size": max(1, base.batch_size // _SMALLER),
+        "optim": dataclasses.replace(
             base.optim,
             lr=base.optim.lr / math.sqrt(_SMALLER),
+            ema=0.0,
+            ema_every=1,
             warmup_epochs=min(base.optim.warmup_epochs, SHARE * epochs),
         ),
-        exponent=ExponentConfig(start=1.0, rise_epochs=epochs / 4),
-        conversion=ConversionConfig(source=source.name),
-    )
+        "exponent": ExponentConfig() if learns else ExponentConfig(start=1.0),
+        "conversion": ConversionConfig(source=source.name),
+    }
+    try:
+        return dataclasses.replace(base, **changes)
+    except ValueError as error:
+        raise InputError(f"--from {source.name}: {error}") from None
+
+
+def rebuild(description: Mapping[str, Any]) -> ImageClassifier:
+    """The classifier of a description, untrained: a run that goes on has its weights elsewhere."""
+    arguments = dict(description)
+    return create_model(arguments.pop("name"), **arguments)
 
 
 def convert(config: TrainConfig, data: ImageData) -> ImageClassifier:
@@ -156,5 +184,5 @@ def convert(config: TrainConfig, data: ImageData) -> ImageClassifier:
 
 
 def _check_plain(model: ImageClassifier, source: Source) -> None:
-    if model.description["variant"] == "bcos" or "conversion" in model.description:
+    if model.is_bcos:
         raise InputError(f"--from {source.name}: expected a plain network (standard or baseline), it is a B-cos one")

@@ -22,12 +22,14 @@ class ExponentTraining(nn.Module):
     Args:
         model: The classifier; where B rises, its present B, a number, is where it ends.
         config: The run's.
+        epochs: Of the run.
     """
 
-    def __init__(self, model: ImageClassifier, config: ExponentConfig) -> None:
+    def __init__(self, model: ImageClassifier, config: ExponentConfig, epochs: int) -> None:
         super().__init__()
         self._model = (model,)  # not a submodule: its parameters are the training's already
         self.config = config
+        self._rise = epochs / 4 if config.rise_epochs is None else config.rise_epochs
         self.objective = create_objective(
             config.objective,
             sum(raw.numel() for raw in self.learnt),
@@ -51,7 +53,7 @@ class ExponentTraining(nn.Module):
         """Set B for a step at ``epoch``, a fraction, where the run asks for a rise."""
         if (start := self.config.start) is not None:
             assert self._end is not None
-            share = min(1.0, epoch / self.config.rise_epochs)
+            share = min(1.0, epoch / self._rise) if self._rise else 1.0
             set_exponent(self._model[0], start + share * (self._end - start))
             for norm, momentum in self._momenta.items():
                 norm.momentum = momentum if share == 1 else _MOMENTUM  # type: ignore[assignment]
@@ -66,6 +68,13 @@ class ExponentTraining(nn.Module):
         """The objective's own step, after the optimiser's."""
         if self.config.objective != "none":
             self.objective.ascend(learnt_exponents(self._model[0]).detach())
+
+    @torch.no_grad()
+    def excess(self) -> float:
+        """By how much an exponent is beyond its bound; 0 if none is, or there is no bound."""
+        if not isinstance(self.objective, Bound):
+            return 0.0
+        return max(0.0, self.objective.excess(learnt_exponents(self._model[0])).max().item())
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:

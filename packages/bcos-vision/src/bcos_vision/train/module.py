@@ -41,7 +41,7 @@ class ClassifierTraining(lightning.LightningModule):
         self._num_batches = num_batches
         self._detached = ExitStack()
         self._loss_and_logits: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self._forward
-        self.exponents = ExponentTraining(model, config.exponent)
+        self.exponents = ExponentTraining(model, config.exponent, config.epochs)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_metrics = classification_metrics(model.num_classes, prefix="val/")
 

@@ -39,6 +39,8 @@ class FitResult:
     """Training images in that time."""
     exponents: Mapping[str, float]
     """B of each layer at the end (of channels, their mean), where it was learnt; else nothing."""
+    bound_excess: float
+    """By how much a learnt B is beyond the bound it was to keep; 0 where none is."""
 
 
 def conclude(

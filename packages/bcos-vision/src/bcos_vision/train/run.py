@@ -34,7 +34,7 @@ from bcos_vision.data import ImageData, absolute, load_data, make_loader, pictur
 from bcos_vision.models import ImageClassifier, TrainedClassifier, aliases, create_model
 
 from .averaging import MovingAverage
-from .conversion import convert, find_source
+from .conversion import convert, find_source, rebuild
 from .divergence import Diverged, DivergenceWatch
 from .exponent import as_tensor
 from .module import ClassifierTraining
@@ -44,6 +44,7 @@ from .result import FitResult, conclude
 from .state import WholeCheckpoints
 
 LAST, BEST = "last.ckpt", "best.ckpt"
+ARCHITECTURE = "architecture.json"
 _PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # as Lightning calls them
 
 
@@ -89,6 +90,8 @@ def fit(
                 **place.tags,
             },
         )
+        if config.conversion.source is not None:
+            configuration.save_values(work.training.model.description, run.folder / ARCHITECTURE)
     return _train(run, work, None, console or Console(stderr=True), pictures)
 
 
@@ -128,7 +131,7 @@ def resume(
     data = _load(config)
     if data.fingerprint != record.tags.get("data_fingerprint"):
         raise InputError(f"run {record.id}: the data {config.data} has changed since it began; start a new run")
-    work = _prepare(config, data)
+    work = _prepare(config, data, _read_description(record.id))
     state = run_folder(record.id) / LAST  # none yet: it was killed in its first epoch, and begins again
     run = TrackedRun.resume(record.id) if work.ranks.is_first else None
     spent = record.metrics.get("train/seconds", 0.0) if state.exists() else 0.0
@@ -188,9 +191,9 @@ def _load(config: TrainConfig) -> ImageData:
     return data
 
 
-def _prepare(config: TrainConfig, data: ImageData) -> _Work:
+def _prepare(config: TrainConfig, data: ImageData, description: dict[str, Any] | None = None) -> _Work:
     ranks = find_ranks(config)
-    model = _build(config, data)
+    model = _build(config, data, description)
     if ranks.size > 1:
         synchronise_batch_norms(model)
     loader = partial(make_loader, rank=ranks.rank, world_size=ranks.size, num_workers=config.num_workers)
@@ -201,11 +204,22 @@ def _prepare(config: TrainConfig, data: ImageData) -> _Work:
     return _Work(config, ranks, data, training, batches, val_batches)
 
 
-def _build(config: TrainConfig, data: ImageData) -> ImageClassifier:
+def _build(config: TrainConfig, data: ImageData, description: dict[str, Any] | None) -> ImageClassifier:
     seed_everything(derive_seed(config.seed, "weights"))
-    model = _create(config, data) if config.conversion.source is None else convert(config, data)
+    if config.conversion.source is None:
+        model = _create(config, data)
+    else:  # what it was converted from may be gone when the run goes on
+        model = convert(config, data) if description is None else rebuild(description)
     _check_sizes(model, config, data)
     return model
+
+
+def _read_description(run_id: str) -> dict[str, Any] | None:
+    """Of the model that a run converted, once its first epoch is kept; None before."""
+    folder = run_folder(run_id)
+    if not (folder / LAST).exists() or not (folder / ARCHITECTURE).exists():
+        return None
+    return configuration.load_dict(folder / ARCHITECTURE)
 
 
 def _create(config: TrainConfig, data: ImageData) -> ImageClassifier:
@@ -303,6 +317,8 @@ def _train(
         weights = WholeCheckpoints().load_checkpoint(kept, map_location="cpu")["state_dict"]
         model.load_state_dict({n.removeprefix("model."): v for n, v in weights.items() if n.startswith("model.")})
         synchronise_batch_norms(model, enabled=False)
+        if exponents := work.training.exponents.metrics():  # of the model that is kept: an average, or another epoch's
+            run.log_metrics(exponents, config.epochs)
         classifier = TrainedClassifier(
             model, data.classes, data.eval_size, config.data_name, resize=data.eval_resize, loss=config.loss
         )
@@ -316,7 +332,9 @@ def _train(
         if config.exponent.learn is not None
     }
     per_second = done * len(data.train) / seconds
-    return FitResult(run.id, stage, evaluation, classifier, run.folder, seconds, per_second, learnt)
+    return FitResult(
+        run.id, stage, evaluation, classifier, run.folder, seconds, per_second, learnt, work.training.exponents.excess()
+    )
 
 
 def _strategy(ranks: Ranks) -> DDPStrategy | str:
