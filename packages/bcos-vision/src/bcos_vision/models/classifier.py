@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from bcos_core.nn import BcosLayer
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -37,7 +36,7 @@ class ImageClassifier(nn.Module):
     @property
     def is_bcos(self) -> bool:
         """Whether it is a B-cos network, built as one or converted."""
-        return any(isinstance(module, BcosLayer) for module in self.network.modules())
+        return self.description["variant"] == "bcos" or "conversion" in self.description
 
     @property
     def kind(self) -> str:
