@@ -35,6 +35,8 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, in its own, reads how many processes there are to be
 def pytest_cmdline_main(config):
     """The whole suite runs a process for each core, files apart; what is named on the command line runs in this one."""
+    if hasattr(config, "workerinput"):  # one of those processes: it must not start any
+        return
     opt = config.option
     whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
     alone = opt.bcos_benchmark or opt.collectonly or opt.usepdb
