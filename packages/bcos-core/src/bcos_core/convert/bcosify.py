@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bcos_core.explanation.contribution import EncodingModel
-from bcos_core.explanation.mode import evaluating
+from bcos_core.explanation.mode import evaluating, uncompiled
 from bcos_core.functional import check_exponent
 from bcos_core.nn import BcosLayer, Constant, InverseEncoding, LogitLayer, Standardise
 
@@ -173,8 +173,7 @@ def _plain(model: nn.Module) -> nn.Module:
     """The model itself, uncompiled, if it is one that can be converted."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    if (original := model._modules.get("_orig_mod")) is not None:  # of torch.compile
-        model = original
+    model = uncompiled(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("model: expected a module of Python, got a scripted one, whose parts cannot be replaced")
     for path, module in model.named_modules():

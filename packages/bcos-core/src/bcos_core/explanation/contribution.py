@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .mode import evaluating, exact_arithmetic, explanation_mode
+from .mode import evaluating, exact_arithmetic, explanation_mode, uncompiled
 from .offset import recorded_offsets
 from .render import render_rgba
 
@@ -101,8 +101,7 @@ def explain(
     if not isinstance(x, Tensor) or x.dim() < 2 or not x.is_floating_point():
         got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"x: expected a floating-point batch of shape (N, ...), got {got}")
-    if (original := model._modules.get("_orig_mod")) is not None:  # of torch.compile
-        model = original
+    model = uncompiled(model)
     # an inference tensor cannot enter a graph: leave inference mode, if on, and copy
     with (
         torch.inference_mode(False),

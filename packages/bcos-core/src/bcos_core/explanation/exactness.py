@@ -20,7 +20,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.batchnorm import _NormBase
 
 from .contribution import EncodingModel
-from .mode import evaluating, exact_arithmetic, explanation_mode
+from .mode import evaluating, exact_arithmetic, explanation_mode, uncompiled
 from .offset import Offsets, recorded_offsets
 
 THRESHOLDS = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -95,8 +95,7 @@ def check_exactness(
     threshold = THRESHOLDS[x.dtype] if threshold is None else threshold
     if not 0 < threshold < math.inf:
         raise ValueError(f"threshold: expected a positive number, got {threshold}")
-    if (original := model._modules.get("_orig_mod")) is not None:  # of torch.compile
-        model = original
+    model = uncompiled(model)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),

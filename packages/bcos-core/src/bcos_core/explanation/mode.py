@@ -53,6 +53,12 @@ class explanation_mode:
             setattr(module, name, value)
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The model itself, where ``torch.compile`` has wrapped it."""
+    original = model._modules.get("_orig_mod")
+    return model if original is None else original
+
+
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
     """Full float32 products on a GPU (TF32 keeps 10 bits: completeness would be 1e-3), and no compiled code."""
@@ -61,14 +67,14 @@ def exact_arithmetic() -> Iterator[None]:
     try:
         for backend in backends:
             backend.fp32_precision = "ieee"
-        with _uncompiled():
+        with _eager():
             yield
     finally:
         for backend, precision in zip(backends, found, strict=True):
             backend.fp32_precision = precision
 
 
-def _uncompiled() -> AbstractContextManager[object]:
+def _eager() -> AbstractContextManager[object]:
     """Run compiled models, and compiled parts of models, as they are: compiled code does not see new hooks."""
     # where nothing has been compiled, do not import the compiler (seconds)
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

@@ -167,7 +167,7 @@ def _notes(
         *dict.fromkeys(note for comparison in comparisons for note in comparison.notes),
     ]
     if any(e.form is not None for e in exponents.values()):
-        notes.append("a learnt B: mean over layers [smallest, largest of any layer], after the last epoch")
+        notes.append("a learnt B: mean over layers [smallest, largest of any layer], of the model that was kept")
     if silent := [arm for arm, values in study.arms.items() if _is_learnt(values) and arm not in exponents]:
         notes.append(f"no B was logged by {', '.join(silent)}: not in the picture")
     if any(c.metric == "localisation" for c in comparisons):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
-from bcos_core.explanation.mode import evaluating, exact_arithmetic
+from bcos_core.explanation.mode import evaluating, exact_arithmetic, uncompiled
 from bcos_core.run.error import InputError
 from bcos_core.run.registry import Registry
 from jaxtyping import Float, Int
@@ -154,7 +154,7 @@ class _Prepared:
             ValueError: If images or targets are of another shape, kind or range than the model's.
             InputError: If an option is out of range, or the method cannot work on the network.
         """
-        model: nn.Module = self.model._modules.get("_orig_mod") or self.model  # of torch.compile
+        model = uncompiled(self.model)
         _check_images(images, encodes=hasattr(model, "encode"))
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model), exact_arithmetic():
             images = images.detach().clone()

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,12 +116,6 @@ def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns:
         return dataclasses.replace(base, **changes)
     except ValueError as error:
         raise InputError(f"--from {source.name}: {error}") from None
-
-
-def rebuild(description: Mapping[str, Any]) -> ImageClassifier:
-    """The classifier of a description, untrained: a run that goes on has its weights elsewhere."""
-    arguments = dict(description)
-    return create_model(arguments.pop("name"), **arguments)
 
 
 def convert(config: TrainConfig, data: ImageData) -> ImageClassifier:

@@ -1,12 +1,11 @@
 """What a training run leaves behind: the model, scored, explained and drawn."""
 
 import pathlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from bcos_core.nn import layer_exponents
+from bcos_core.nn import Exponent, layer_exponents
 from bcos_core.run.tracking import TrackedRun
 from torch import Tensor
 
@@ -37,10 +36,14 @@ class FitResult:
     """Training itself, without data, evaluation and pictures."""
     images_per_second: float
     """Training images in that time."""
-    exponents: Mapping[str, float]
-    """B of each layer at the end (of channels, their mean), where it was learnt; else nothing."""
     bound_excess: float
     """By how much a learnt B is beyond the bound it was to keep; 0 where none is."""
+
+    @property
+    def exponents(self) -> dict[str, float]:
+        """B of each layer (of channels, their mean), where it was learnt; else nothing."""
+        found = layer_exponents(self.classifier.model.network)
+        return {path: float(as_tensor(b).mean()) for path, b in found.items() if isinstance(b, Exponent)}
 
 
 def conclude(

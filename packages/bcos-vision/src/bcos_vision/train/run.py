@@ -16,7 +16,7 @@ from typing import Any
 import lightning
 import torch
 import torch.distributed as dist
-from bcos_core.nn import layer_exponents, synchronise_batch_norms
+from bcos_core.nn import synchronise_batch_norms
 from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
@@ -34,9 +34,8 @@ from bcos_vision.data import ImageData, absolute, load_data, make_loader, pictur
 from bcos_vision.models import ImageClassifier, TrainedClassifier, aliases, create_model
 
 from .averaging import MovingAverage
-from .conversion import convert, find_source, rebuild
+from .conversion import convert, find_source
 from .divergence import Diverged, DivergenceWatch
-from .exponent import as_tensor
 from .module import ClassifierTraining
 from .progress import TrainingProgress
 from .ranks import Ranks, device_of, find_ranks
@@ -209,7 +208,7 @@ def _build(config: TrainConfig, data: ImageData, description: dict[str, Any] | N
     if config.conversion.source is None:
         model = _create(config, data)
     else:  # what it was converted from may be gone when the run goes on
-        model = convert(config, data) if description is None else rebuild(description)
+        model = convert(config, data) if description is None else create_model(**description)
     _check_sizes(model, config, data)
     return model
 
@@ -326,14 +325,9 @@ def _train(
         evaluation = conclude(run, config, data, classifier, pictures=pictures)
     done = config.epochs - first_epoch
     stage = "test" if len(data.test) else "val"
-    learnt = {
-        path: float(as_tensor(b).mean())
-        for path, b in layer_exponents(model.network).items()
-        if config.exponent.learn is not None
-    }
     per_second = done * len(data.train) / seconds
     return FitResult(
-        run.id, stage, evaluation, classifier, run.folder, seconds, per_second, learnt, work.training.exponents.excess()
+        run.id, stage, evaluation, classifier, run.folder, seconds, per_second, work.training.exponents.excess()
     )
 
 
