@@ -158,9 +158,19 @@ class Around(nn.Module):
         return (x + self.layer(x)).mean((2, 3))
 
 
+class PadsAnew(nn.Conv2d):
+    """Pads by the size of its input, as timm's Conv2dSame does, so that no forward with it can be followed."""
+
+    def forward(self, x):
+        if x.shape[-1] % 2:
+            x = torch.nn.functional.pad(x, (0, 1, 0, 1))
+        return super().forward(x)
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
+        (lambda: cnn(PadsAnew(3, 3, 3)), "0: PadsAnew cannot be converted: the image meets it first, and its forward"),
         (lambda: Before(lambda m, x: m.norm(x)), "norm: BatchNorm2d cannot be converted: it stands before the first"),
         (lambda: Before(lambda m, x: (x - 0.5) / 0.25), "model: sub() cannot be converted: it stands before the first"),
         (lambda: Before(lambda m, x: x[:, [2, 1, 0]]), "model: getitem() cannot be converted: it stands before"),
@@ -178,6 +188,11 @@ def test_what_no_first_layer_can_see(model, expected, strict):
         bcosify(model(), strict=strict)
     assert "strict=False" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_later_layer_does_not_stand_in_for_the_first():
+    with pytest.raises(ValueError, match=r"^0: PadsAnew cannot be converted"):  # not: of the Linear's 3 features
+        bcosify(cnn(PadsAnew(3, 4, 3)), mean=MEAN, std=STD)
 
 
 def test_standardisation_is_to_be_given():

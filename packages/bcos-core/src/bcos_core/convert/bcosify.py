@@ -252,8 +252,12 @@ class _Conversion:
         """Paths of the layers that see the encoded input, and how many channels are innermost among their features."""
         if self._followed.first is not None:
             return dict.fromkeys(self._followed.first)
-        path = next((path for path, module in _parts(network) if rules.is_layer(module)), None)
-        return {} if path is None else {path: rules.innermost_channels(network, path)}
+        path, layer = next((p, m) for p, m in _parts(network) if rules.is_layer(m) or rules.is_variant_of_layer(m))
+        if not rules.is_layer(layer):  # a later one would get weights for channels that it does not see
+            reason = "the image meets it first, and its forward is its own"
+            self._followed.obstacles.append(Converted(path, type(layer).__name__, "refused", "", reason))
+            return {}
+        return {path: rules.innermost_channels(network, path)}
 
     def _convert(self, module: nn.Module, path: str) -> nn.Module:
         """What becomes of a module and of what it is made of."""

@@ -67,6 +67,11 @@ def is_layer(module: nn.Module) -> bool:
     return find_rule(module) in (_convolution, _linear)
 
 
+def is_variant_of_layer(module: nn.Module) -> bool:
+    """Whether a module is a convolution or linear layer by inheritance, with a forward of its own (timm's Conv2dSame)."""
+    return isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)) and not is_leaf(module)
+
+
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
