@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import pytest
-from bcos_core.run.config import fingerprint, flatten, from_dict, load_dict, save_config, to_dict
+from bcos_core.run.config import fingerprint, flatten, from_dict, load_dict, save_config, save_values, to_dict
 from bcos_core.run.error import InputError
 
 
@@ -40,6 +41,17 @@ def test_round_trip_through_a_file(tmp_path):
     assert from_dict(Config, load_dict(path)) == CONFIG
     assert json.loads(path.read_text())["optim"]["lr"] == 1e-3
     assert path.read_text().endswith("\n")
+
+
+def test_numbers_that_json_does_not_have(tmp_path):
+    values = {"error": math.inf, "of": {"each": [1.5, -math.inf, math.nan]}}
+    save_values(values, tmp_path / "metrics.json")
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    found = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
+    assert found == {"error": "inf", "of": {"each": [1.5, "-inf", "nan"]}}
 
 
 def test_absent_values_take_their_defaults():

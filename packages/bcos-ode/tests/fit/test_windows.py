@@ -12,6 +12,7 @@ from bcos_ode.dynamics.config import WindowsConfig
 from bcos_ode.fit.network import Diverged
 from bcos_ode.fit.windows import _draw, check_windows, fit_windows
 from bcos_ode.model import DataScales, create_model
+from bcos_ode.solve import solve
 from bcos_ode.systems import Trajectories, make_system, make_trajectories
 
 MATRIX, INFLOW = np.array([[-0.3, 2.0], [-1.5, -0.2]]), np.array([0.7, -0.4])
@@ -113,6 +114,28 @@ def test_what_cannot_be_cut_into_windows():
             fit_windows(linear_field(data), uneven, data.states, CONFIG, seed=0)
     late = dataclasses.replace(data, times=1900 + data.times)  # rounded at each
     check_windows(late, CONFIG)
+
+
+class Underflow(torch.autograd.Function):
+    """A solution whose way back ends as torchdiffeq's does; real ones take minutes to get there."""
+
+    @staticmethod
+    def forward(_context, states):
+        return states.clone()
+
+    @staticmethod
+    def backward(_context, _gradient):
+        raise AssertionError("underflow in dt 0.0")
+
+
+@pytest.mark.parametrize("adjoint", [True, False])
+def test_an_adjoint_that_underflows_backwards_in_time(adjoint, monkeypatch):
+    monkeypatch.setattr("bcos_ode.fit.windows.solve", lambda *a, **options: Underflow.apply(solve(*a, **options)))
+    data = observed()
+    config = WindowsConfig(lengths=[2], steps=1, method="dopri5", adjoint=adjoint, max_windows=2)
+    error, text = (Diverged, "^windows of 2: the adjoint's step underflows") if adjoint else (AssertionError, "in dt")
+    with pytest.raises(error, match=text):
+        fit_windows(linear_field(data), data, data.states, config, seed=0)
 
 
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])

@@ -68,7 +68,7 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def is_variant_of_layer(module: nn.Module) -> bool:
-    """Whether a module is a convolution or linear layer by inheritance, with a forward of its own (timm's Conv2dSame)."""
+    """Whether a module is a convolution or linear layer by inheritance with its own forward (timm's Conv2dSame)."""
     return isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)) and not is_leaf(module)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 import typing
 from typing import Any, TypeVar
@@ -99,8 +100,16 @@ def save_config(config: Any, path: pathlib.Path) -> None:
 
 
 def save_values(values: dict[str, Any], path: pathlib.Path) -> None:
-    """Write plain values as indented JSON."""
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    """Write plain values as indented JSON; numbers that JSON does not have as "inf", "-inf" and "nan"."""
+    path.write_text(json.dumps(_in_json(values), indent=2, allow_nan=False) + "\n")
+
+
+def _in_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_json(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_json(v) for v in value]
+    return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_dict(path: pathlib.Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bcos_ode.runge_kutta import TABLEAUX, FixedStepIntegrator
 from bcos_ode.solve import SolveError, solve
 from bcos_ode.systems import Trajectories
 
-from .network import Report, minimise
+from .network import Diverged, Report, minimise
 
 Solution = Callable[[Tensor, Tensor], Tensor]
 """From starts (n, d) and times (t,) to states (t, n, d)."""
@@ -58,7 +58,14 @@ def fit_windows(
         loss = partial(_mean_error, solution, starts, targets, times, size)
         options = FitConfig(adam_steps=0, lbfgs_steps=config.steps)
         what, advice = f"windows of {length}", "shorter --windows.lengths, or [] to fit derivatives only"
-        value = minimise(field, loss, options, what=what, report=report, advice=advice)
+        try:
+            value = minimise(field, loss, options, what=what, report=report, advice=advice)
+        except AssertionError as error:  # torchdiffeq's, of the adjoint's solution: out of the backward pass
+            if not (config.adjoint and "underflow" in str(error)):
+                raise
+            raise Diverged(
+                f"{what}: the adjoint's step underflows: backwards the field runs away; leave out --windows.adjoint"
+            ) from None
     return value
 
 
