@@ -1,4 +1,4 @@
-"""Layers large enough to be cut into tasks: bands of an image, several images together, many panels, both threads."""
+"""Layers large enough to be cut into tasks: bands, images together, many panels, blocks of channels, both threads."""
 
 from dataclasses import replace
 
@@ -34,9 +34,21 @@ LARGE = [
     Sample("trainable b", 32, 40, (33, 31), 2, padding=(1, 1), b=2.1, exponent=(40,)),
     Sample("trainable b of bands", 64, 48, (61, 64), 1, padding=(1, 1), b=2.1, exponent=()),
     Sample("trainable b, max_out", 40, 33, (20, 31), 2, max_out=2, b=2.1, exponent=(33,), linear=True),
+    Sample("depthwise", 40, 40, (30, 29), 2, (7, 7), padding=(3, 3), groups=40),
+    Sample("depthwise, one vector", 16, 16, (12, 9), 3, (3, 3), groups=16),
+    Sample("depthwise, stride", 33, 33, (31, 28), 2, stride=(2, 2), padding=(1, 1), groups=33),
+    Sample("depthwise, leftover", 24, 24, (20, 21), 2, (2, 5), (3, 2), (0, 1), groups=24),
+    Sample("depthwise, dilation", 24, 24, (20, 21), 2, (5, 3), (1, 2), (4, 2), (2, 3), groups=24),
+    Sample("depthwise, padding beyond the window", 17, 17, (9, 8), 3, padding=(4, 5), groups=17),
+    Sample("depthwise, two elements", 20, 20, (9, 8), 3, (1, 2), groups=20),
+    Sample("depthwise, one place", 70, 70, (7, 7), 5, (7, 7), groups=70),
+    Sample("depthwise, b = 1.25", 33, 33, (15, 14), 2, (5, 5), padding=(2, 2), groups=33, b=1.25),
+    Sample("depthwise, trainable b", 33, 33, (15, 14), 2, (5, 5), padding=(2, 2), groups=33, b=2.1, exponent=(33,)),
+    Sample("depthwise, one trainable b", 24, 24, (15, 14), 2, padding=(1, 1), groups=24, b=2.1, exponent=()),
 ]
 BANDS = next(s for s in LARGE if s.name == "bands")
 POINTWISE = next(s for s in LARGE if s.name == "pointwise")
+DEPTHWISE = next(s for s in LARGE if s.name == "depthwise")
 LONG = 250
 """Products in a sum, beyond which float32's rounding of it passes 2e-6: it grows with the root of their number."""
 
@@ -70,10 +82,11 @@ def test_against_the_formula(large, dtype, detach, threads, assert_close):
         assert (found[2] - expected[2]).abs().max() <= room * (grad.numel() ** 0.5 + expected[2].abs().max())
 
 
+@pytest.mark.parametrize("large", [BANDS, DEPTHWISE], ids=lambda s: s.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_threads_change_no_output(dtype):
+def test_threads_change_no_output(large, dtype):
     """The tasks differ, the order of each sum does not; gradients of filters are summed for each thread."""
-    sample = BANDS
+    sample = large
     x, weight, _, grad = sample.tensors(dtype, "channels_last")
     operators = _operators("cpu")
     results = []
@@ -85,7 +98,7 @@ def test_threads_change_no_output(dtype):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=str)
-@pytest.mark.parametrize("large", [BANDS, POINTWISE], ids=lambda s: s.name)
+@pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE], ids=lambda s: s.name)
 def test_values_beyond_the_ordinary(large, value):
     """What one pixel holds shows where the formula shows it, and nowhere else; zeros are zero and finite."""
     sample = large

@@ -9,6 +9,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 #include "product_loops.h"
+#include "depthwise_loops.h"
 
 namespace {
 
@@ -47,6 +48,8 @@ namespace bcos {
 namespace cpu {
 extern const Products<float> kAvx2Products;
 const Products<float> kAvx2Products = Loops<Avx2>::table();
+extern const DepthwiseLoops kAvx2Depthwise;
+const DepthwiseLoops kAvx2Depthwise = Depthwise<Avx2>::table();
 }  // namespace cpu
 }  // namespace bcos
 #if defined(__clang__)

@@ -9,6 +9,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
 #include "product_loops.h"
+#include "depthwise_loops.h"
 
 namespace {
 
@@ -41,6 +42,8 @@ namespace bcos {
 namespace cpu {
 extern const Products<float> kAvx512Products;
 const Products<float> kAvx512Products = Loops<Avx512>::table();
+extern const DepthwiseLoops kAvx512Depthwise;
+const DepthwiseLoops kAvx512Depthwise = Depthwise<Avx512>::table();
 }  // namespace cpu
 }  // namespace bcos
 #if defined(__clang__)

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../bcos_math.h"
+#include "depthwise.h"
 #include "instruction_set.h"
 #include "product.h"
 

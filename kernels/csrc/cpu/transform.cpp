@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "operators.h"
+#include "depthwise_layer.h"
 #include "fused_layer.h"
 #include "instruction_set.h"
 
@@ -150,7 +151,10 @@ struct Cpu {
   // Layers that our own products take from end to end.
   static std::optional<Responses> responses(const Problem& problem, const Tensor& x, const Tensor& weight,
                                             const std::optional<Tensor>& exponent, double eps) {
-    if (problem.type == ScalarType::Float) return cpu::fused_responses<float>(problem, x, weight, exponent, eps);
+    if (problem.type == ScalarType::Float) {
+      if (auto all = cpu::depthwise_responses(problem, x, weight, exponent, eps)) return all;
+      return cpu::fused_responses<float>(problem, x, weight, exponent, eps);
+    }
     if (problem.type == ScalarType::BFloat16)
       return cpu::fused_responses<torch::headeronly::BFloat16>(problem, x, weight, exponent, eps);
     return std::nullopt;
@@ -158,8 +162,10 @@ struct Cpu {
   static std::optional<Gradients> gradients(const Problem& problem, const Tensor& grad, const Tensor& x,
                                             const Tensor& weight, const std::optional<Tensor>& exponent, const Tensor& y,
                                             const Tensor& norm, const Tensor& winner, const Needs& needs) {
-    if (problem.type == ScalarType::Float)
+    if (problem.type == ScalarType::Float) {
+      if (auto all = cpu::depthwise_gradients(problem, grad, x, weight, exponent, y, norm, needs)) return all;
       return cpu::fused_gradients<float>(problem, grad, x, weight, exponent, y, norm, winner, needs);
+    }
     if (problem.type == ScalarType::BFloat16)
       return cpu::fused_gradients<torch::headeronly::BFloat16>(problem, grad, x, weight, exponent, y, norm, winner, needs);
     return std::nullopt;
