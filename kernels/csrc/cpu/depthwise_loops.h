@@ -1,5 +1,5 @@
 // The loops of depthwise.h, written once for all instruction sets; included after product_loops.h by the files that are
-// compiled for one each, of which they use Isa::V, lanes, load, store and multiply_add.
+// compiled for one each, of which they use Scratch and Isa::V, lanes, load and store.
 namespace {
 
 using bcos::cpu::DepthwiseBackward;
