@@ -101,6 +101,7 @@ CASES = [
     Case("max_out 2: 128 3x3 @28", 16, 64, 128, 28, 128, 3, max_out=2),
     Case("groups 2: 128 3x3 @28", 16, 64, 128, 28, 128, 3, groups=2),
     Case("groups 32: resnext50 128 3x3 @56", 16, 64, 128, 56, 128, 3, groups=32),
+    Case("groups 32: resnext50 512 3x3 @14", 16, 64, 512, 14, 512, 3, groups=32),
     Case("dilation 2: 256 3x3 @14", 16, 64, 256, 14, 256, 3, dilation=2),
 ]
 

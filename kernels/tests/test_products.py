@@ -6,6 +6,10 @@ import pytest
 import torch
 from samples import Sample, _operators, formula, formula_gradients
 
+pytestmark = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"},
+    reason="no products of our own on this CPU, and PyTorch's sum less precisely",
+)
 LARGE = [
     Sample("bands", 64, 48, (61, 64), 1, padding=(1, 1)),
     Sample("bands, stride", 32, 24, (97, 130), 2, stride=(2, 2), padding=(1, 1)),
@@ -45,10 +49,22 @@ LARGE = [
     Sample("depthwise, b = 1.25", 33, 33, (15, 14), 2, (5, 5), padding=(2, 2), groups=33, b=1.25),
     Sample("depthwise, trainable b", 33, 33, (15, 14), 2, (5, 5), padding=(2, 2), groups=33, b=2.1, exponent=(33,)),
     Sample("depthwise, one trainable b", 24, 24, (15, 14), 2, padding=(1, 1), groups=24, b=2.1, exponent=()),
+    *(Sample(f"groups of {n}", 48, 48, (15, 14), 3, padding=(1, 1), groups=48 // n) for n in (2, 3, 4, 8, 16)),
+    Sample("groups of 4, leftover", 20, 20, (20, 21), 2, (2, 5), (3, 2), (0, 1), groups=5),
+    Sample("groups of 4, dilation", 24, 24, (20, 21), 2, (5, 3), (1, 2), (4, 2), (2, 3), groups=6),
+    Sample("groups of 2, five elements", 18, 18, (9, 8), 3, (2, 5), groups=9),
+    Sample("groups of 2, six elements", 18, 18, (9, 8), 3, (2, 6), groups=9),
+    Sample("groups of 2, seven elements", 18, 18, (9, 8), 3, (1, 7), groups=9),
+    Sample("groups of 8, b = 1.25", 40, 40, (15, 14), 2, padding=(1, 1), groups=5, b=1.25),
+    Sample("groups of 16, trainable b", 48, 48, (15, 14), 2, padding=(1, 1), groups=3, b=2.1, exponent=(48,)),
+    Sample("groups of 4, one trainable b", 36, 36, (15, 14), 2, padding=(1, 1), groups=9, b=2.1, exponent=()),
+    Sample("groups of 32", 64, 64, (9, 8), 2, padding=(1, 1), groups=2),
+    Sample("groups of 4, two filters", 32, 16, (9, 8), 2, padding=(1, 1), groups=8),
 ]
 BANDS = next(s for s in LARGE if s.name == "bands")
 POINTWISE = next(s for s in LARGE if s.name == "pointwise")
 DEPTHWISE = next(s for s in LARGE if s.name == "depthwise")
+GROUPED = next(s for s in LARGE if s.name == "groups of 4")
 LONG = 250
 """Products in a sum, beyond which float32's rounding of it passes 2e-6: it grows with the root of their number."""
 
@@ -82,7 +98,7 @@ def test_against_the_formula(large, dtype, detach, threads, assert_close):
         assert (found[2] - expected[2]).abs().max() <= room * (grad.numel() ** 0.5 + expected[2].abs().max())
 
 
-@pytest.mark.parametrize("large", [BANDS, DEPTHWISE], ids=lambda s: s.name)
+@pytest.mark.parametrize("large", [BANDS, DEPTHWISE, GROUPED], ids=lambda s: s.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_threads_change_no_output(large, dtype):
     """The tasks differ, the order of each sum does not; gradients of filters are summed for each thread."""
@@ -97,8 +113,23 @@ def test_threads_change_no_output(large, dtype):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE, GROUPED], ids=lambda s: s.name)
+def test_float32_filters_beside_bfloat16(large, assert_close):
+    """They are rounded to it, their gradient is not."""
+    sample, operators = large, _operators("cpu")
+    x, weight, exponent, grad = sample.tensors(torch.bfloat16, "channels_last", weight_dtype=torch.float32)
+    rounded = weight.bfloat16().float()
+    saved = operators.forward(sample, x, weight, exponent)
+    assert_close(saved[0], formula(x, rounded, exponent, sample)[0], torch.bfloat16)
+    found = operators.backward(sample, grad, x, weight, exponent, saved)
+    expected = formula_gradients(x, rounded, exponent, grad, sample)
+    assert found[1].dtype == torch.float32
+    assert_close(found[0], expected[0], torch.bfloat16, sums=True)
+    assert_close(found[1], expected[1], torch.float32, sums=True, rounded=torch.bfloat16)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=str)
-@pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE], ids=lambda s: s.name)
+@pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE, GROUPED], ids=lambda s: s.name)
 def test_values_beyond_the_ordinary(large, value):
     """What one pixel holds shows where the formula shows it, and nowhere else; zeros are zero and finite."""
     sample = large
@@ -114,6 +145,19 @@ def test_values_beyond_the_ordinary(large, value):
     if value == 0:
         assert all(g.isfinite().all() for g in found)
         assert not found[1][5].any()
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_a_filters_gradient_over_many_places(group):
+    """Summed in one go over a hundred thousand places, float32 is off by some 1e-5."""
+    sample = Sample("many places", 32, 32, (112, 112), 8, padding=(1, 1), groups=32 // group)
+    x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
+    x = (x.abs() + 1).contiguous(memory_format=torch.channels_last)  # no term cancels another
+    grad = (grad.abs() + 1).contiguous(memory_format=torch.channels_last)
+    operators = _operators("cpu")
+    found = operators.backward(sample, grad, x, weight, None, operators.forward(sample, x, weight, None))[1]
+    expected = formula_gradients(x, weight, None, grad, sample)[1]
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
 def test_one_column_with_strides_of_its_own(assert_close):

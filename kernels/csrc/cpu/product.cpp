@@ -7,7 +7,8 @@ namespace cpu {
 #if BCOS_HAS_PRODUCTS
 extern const Products<float> kAvx2Products, kAvx512Products;
 extern const Products<torch::headeronly::BFloat16> kAvx512Bf16Products;
-extern const DepthwiseLoops kAvx2Depthwise, kAvx512Depthwise;
+extern const GroupedLoops<float> kAvx2Grouped, kAvx512Grouped;
+extern const GroupedLoops<torch::headeronly::BFloat16> kAvx2GroupedBf16, kAvx512GroupedBf16;
 
 const Products<float>* float_products() {
   switch (instruction_set()) {
@@ -22,17 +23,26 @@ const Products<torch::headeronly::BFloat16>* bfloat16_products() {
   return has_products ? &kAvx512Bf16Products : nullptr;
 }
 
-const DepthwiseLoops* depthwise_loops() {
+const GroupedLoops<float>* grouped_float_loops() {
   switch (instruction_set()) {
-    case InstructionSet::kAvx512: return &kAvx512Depthwise;
-    case InstructionSet::kAvx2: return &kAvx2Depthwise;
+    case InstructionSet::kAvx512: return &kAvx512Grouped;
+    case InstructionSet::kAvx2: return &kAvx2Grouped;
+    default: return nullptr;
+  }
+}
+
+const GroupedLoops<torch::headeronly::BFloat16>* grouped_bfloat16_loops() {
+  switch (instruction_set()) {
+    case InstructionSet::kAvx512: return &kAvx512GroupedBf16;
+    case InstructionSet::kAvx2: return &kAvx2GroupedBf16;
     default: return nullptr;
   }
 }
 #else
 const Products<float>* float_products() { return nullptr; }
 const Products<torch::headeronly::BFloat16>* bfloat16_products() { return nullptr; }
-const DepthwiseLoops* depthwise_loops() { return nullptr; }
+const GroupedLoops<float>* grouped_float_loops() { return nullptr; }
+const GroupedLoops<torch::headeronly::BFloat16>* grouped_bfloat16_loops() { return nullptr; }
 #endif
 
 }  // namespace cpu

@@ -9,7 +9,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 #include "product_loops.h"
-#include "depthwise_loops.h"
+#include "grouped_loops.h"
 
 namespace {
 
@@ -48,8 +48,10 @@ namespace bcos {
 namespace cpu {
 extern const Products<float> kAvx2Products;
 const Products<float> kAvx2Products = Loops<Avx2>::table();
-extern const DepthwiseLoops kAvx2Depthwise;
-const DepthwiseLoops kAvx2Depthwise = Depthwise<Avx2>::table();
+extern const GroupedLoops<float> kAvx2Grouped;
+const GroupedLoops<float> kAvx2Grouped = AllGrouped<Avx2, float>::table();
+extern const GroupedLoops<torch::headeronly::BFloat16> kAvx2GroupedBf16;
+const GroupedLoops<torch::headeronly::BFloat16> kAvx2GroupedBf16 = AllGrouped<Avx2, torch::headeronly::BFloat16>::table();
 }  // namespace cpu
 }  // namespace bcos
 #if defined(__clang__)

@@ -9,7 +9,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
 #include "product_loops.h"
-#include "depthwise_loops.h"
+#include "grouped_loops.h"
 
 namespace {
 
@@ -42,8 +42,10 @@ namespace bcos {
 namespace cpu {
 extern const Products<float> kAvx512Products;
 const Products<float> kAvx512Products = Loops<Avx512>::table();
-extern const DepthwiseLoops kAvx512Depthwise;
-const DepthwiseLoops kAvx512Depthwise = Depthwise<Avx512>::table();
+extern const GroupedLoops<float> kAvx512Grouped;
+const GroupedLoops<float> kAvx512Grouped = AllGrouped<Avx512, float>::table();
+extern const GroupedLoops<torch::headeronly::BFloat16> kAvx512GroupedBf16;
+const GroupedLoops<torch::headeronly::BFloat16> kAvx512GroupedBf16 = AllGrouped<Avx512, torch::headeronly::BFloat16>::table();
 }  // namespace cpu
 }  // namespace bcos
 #if defined(__clang__)

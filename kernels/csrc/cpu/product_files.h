@@ -7,10 +7,11 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "../bcos_math.h"
-#include "depthwise.h"
+#include "grouped.h"
 #include "instruction_set.h"
 #include "product.h"
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "operators.h"
-#include "depthwise_layer.h"
 #include "fused_layer.h"
+#include "grouped_layer.h"
 #include "instruction_set.h"
 
 namespace bcos {
@@ -151,24 +151,32 @@ struct Cpu {
   // Layers that our own products take from end to end.
   static std::optional<Responses> responses(const Problem& problem, const Tensor& x, const Tensor& weight,
                                             const std::optional<Tensor>& exponent, double eps) {
-    if (problem.type == ScalarType::Float) {
-      if (auto all = cpu::depthwise_responses(problem, x, weight, exponent, eps)) return all;
-      return cpu::fused_responses<float>(problem, x, weight, exponent, eps);
-    }
+    if (problem.type == ScalarType::Float) return responses_of<float>(problem, x, weight, exponent, eps);
     if (problem.type == ScalarType::BFloat16)
-      return cpu::fused_responses<torch::headeronly::BFloat16>(problem, x, weight, exponent, eps);
+      return responses_of<torch::headeronly::BFloat16>(problem, x, weight, exponent, eps);
     return std::nullopt;
   }
   static std::optional<Gradients> gradients(const Problem& problem, const Tensor& grad, const Tensor& x,
                                             const Tensor& weight, const std::optional<Tensor>& exponent, const Tensor& y,
                                             const Tensor& norm, const Tensor& winner, const Needs& needs) {
-    if (problem.type == ScalarType::Float) {
-      if (auto all = cpu::depthwise_gradients(problem, grad, x, weight, exponent, y, norm, needs)) return all;
-      return cpu::fused_gradients<float>(problem, grad, x, weight, exponent, y, norm, winner, needs);
-    }
+    if (problem.type == ScalarType::Float)
+      return gradients_of<float>(problem, grad, x, weight, exponent, y, norm, winner, needs);
     if (problem.type == ScalarType::BFloat16)
-      return cpu::fused_gradients<torch::headeronly::BFloat16>(problem, grad, x, weight, exponent, y, norm, winner, needs);
+      return gradients_of<torch::headeronly::BFloat16>(problem, grad, x, weight, exponent, y, norm, winner, needs);
     return std::nullopt;
+  }
+  template <class T>
+  static std::optional<Responses> responses_of(const Problem& problem, const Tensor& x, const Tensor& weight,
+                                               const std::optional<Tensor>& exponent, double eps) {
+    if (auto all = cpu::grouped_responses<T>(problem, x, weight, exponent, eps)) return all;
+    return cpu::fused_responses<T>(problem, x, weight, exponent, eps);
+  }
+  template <class T>
+  static std::optional<Gradients> gradients_of(const Problem& problem, const Tensor& grad, const Tensor& x, const Tensor& weight,
+                                               const std::optional<Tensor>& exponent, const Tensor& y, const Tensor& norm,
+                                               const Tensor& winner, const Needs& needs) {
+    if (auto all = cpu::grouped_gradients<T>(problem, grad, x, weight, exponent, y, norm, needs)) return all;
+    return cpu::fused_gradients<T>(problem, grad, x, weight, exponent, y, norm, winner, needs);
   }
 
   // Few CPUs have products in half precision, and PyTorch's are some hundred times slower than float32 where they are

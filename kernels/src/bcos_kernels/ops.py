@@ -515,8 +515,8 @@ def _is_autocast(device: str) -> bool:
 
 def _check_window(x, weight, stride, padding, dilation) -> None:
     for name, pair, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
-        if len(pair) != 2 or min(pair) < least:
-            raise ValueError(f"{name}: expected two numbers >= {least} (height, width), got {tuple(pair)}")
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or min(pair) < least:
+            raise ValueError(f"{name}: expected two numbers >= {least} (height, width), got {pair}")
     for i in range(2):
         window = dilation[i] * (weight.shape[2 + i] - 1) + 1
         if weight.shape[2 + i] < 1 or x.shape[2 + i] + 2 * padding[i] < window:
