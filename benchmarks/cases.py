@@ -124,4 +124,6 @@ class NetworkCase:
 NETWORKS = [
     NetworkCase("resnet56", 128, 128, 32, 10),
     NetworkCase("resnet50", 16, 64, 224, 1000),
+    NetworkCase("resnext50_32x4d", 16, 64, 224, 1000),
+    NetworkCase("convnext_tiny", 16, 64, 224, 1000),
 ]

@@ -28,8 +28,11 @@ def result(tmp_path):
         row("operator", 9.0, 9.0, case="c", options=True),
         row("operator", 1.5, 3.0, mode="forward+backward", kind="1x1+linear"),
         row("compiled", 1.0, 2.0),
-        row("baseline", 1.0, 10.0, kind="network", mode="training step", kept_mib=100.0),
-        row("bcos", 1.25, 12.5, kind="network", mode="training step", kept_mib=103.0),
+        *(
+            row(peer, ratio, 10 * ratio, case=case, kind="network", mode="training step", kept_mib=kept)
+            for case in ("resnet50", "another")
+            for peer, ratio, kept in (("baseline", 1.0, 100.0), ("bcos", 1.25, 103.0))
+        ),
     ]
     environment = {"device": "D", "threads": 2, "capability": "C", "torch": "T", "commit": "0123456789abcdef"}
     path = tmp_path / "speed.json"
@@ -43,8 +46,9 @@ def test_page(result, capsys):
     assert "| layer, forward | float32 | <= 1.05, none above 1.20 | 1.00 of 2 | 2.00 b |" in page
     assert "| 1x1 and linear, forward+backward | float32 | <= 1.00 | 1.50 of 1 | 1.50 a |" in page
     assert "| layer / torch.compile of the formula | float32 | < 1, never above 1.10 | 0.50 of 1 | 0.50 a |" in page
-    assert "| training step, a, batch 2 | float32 | <= 1.05 | 1.25 | |" in page
-    assert "| bytes kept for backward, a, batch 2 | float32 | <= 1.05 | 1.03 | |" in page
+    assert "| training step, resnet50, batch 2 | float32 | <= 1.05 | 1.25 | |" in page
+    assert "| bytes kept for backward, resnet50, batch 2 | float32 | <= 1.05 | 1.03 | |" in page
+    assert "| training step, another, batch 2 | float32 |  | 1.25 | |" in page
 
 
 def test_what_is_no_result(tmp_path, capsys):
