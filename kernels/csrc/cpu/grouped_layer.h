@@ -29,10 +29,10 @@ const GroupedLoops<T>* grouped_loops() {
   return nullptr;
 }
 
-// The layer, if the loops take it; then its planes are of a size that a thread can have.
+// The layer, if the loops take it; then its planes, up to four of them, are of a size that a thread can have: 64 MiB each.
 template <class T>
 std::optional<GroupedLayer> grouped_layer(const Problem& problem, const Tensor& x) {
-  constexpr int64_t kMostVectors = 4 << 20;
+  constexpr int64_t kMostVectors = 1 << 20;
   const GroupedLoops<T>* loops = grouped_loops<T>();
   if (!loops || problem.groups < 2 || problem.max_out != 1 || !problem.is_scaled()) return std::nullopt;
   const int64_t group = problem.in_channels / problem.groups;

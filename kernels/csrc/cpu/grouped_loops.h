@@ -8,6 +8,12 @@ using bcos::cpu::GroupedLayer;
 using bcos::cpu::GroupedLoops;
 using bcos::cpu::Plane;
 
+// One for all layers, so that a thread holds no more than the largest of them needs.
+inline Scratch& planes_of_thread() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
 // T: the elements of x and y; group: the channels of a group.
 template <class Isa, class T, int group>
 struct Grouped {
@@ -245,7 +251,7 @@ struct Grouped {
   static void forward_tasks(const GroupedForward<T>& f, int64_t begin, int64_t end) {
     const GroupedLayer& s = f.layer;
     const Plane size = s.padded();
-    static thread_local Scratch scratch;
+    Scratch& scratch = planes_of_thread();
     V *plane, *of_columns, *energies, *lin;
     float *norms, *inverse;
     const int64_t numbers = s.columns * kGroups;
@@ -348,7 +354,7 @@ struct Grouped {
   static void backward_tasks(const GroupedBackward<T>& f, int64_t share, int64_t begin, int64_t end) {
     const GroupedLayer& s = f.layer;
     const Plane seen = s.padded(), spread = s.spread();
-    static thread_local Scratch scratch;
+    Scratch& scratch = planes_of_thread();
     V *plane, *grads, *pulls, *grad_lin, *of_columns, *products, *sums, *of_filters;
     float* inverse;
     const int64_t numbers = s.columns * kGroups;
