@@ -60,33 +60,30 @@ struct Grouped {
 
   // ---- Lanes of a group ----
 
-  template <int... i, int... from>
-  static BCOS_INLINE V take(V v, Sequence<i...>, Sequence<from...>) {
+  template <int... from>
+  static BCOS_INLINE V shuffled(V v) {
 #if defined(__clang__)
     return __builtin_shufflevector(v, v, from...);
 #else
     return __builtin_shuffle(v, Words{static_cast<uint32_t>(from)...});
 #endif
   }
+
   // One channel of each group, for all its lanes: to be multiplied with a vector.
   template <int channel, int... i>
-  static BCOS_INLINE auto hand_out(const V* p, Sequence<i...> all) {
+  static BCOS_INLINE auto of_channel(const V* p, Sequence<i...>) {
     if constexpr (group == 1)
       return *p;
     else if constexpr (group == lanes)
       return reinterpret_cast<const float*>(p)[channel];
     else
-      return take(*p, all, Sequence<(i - i % group + channel)...>{});
-  }
-  template <int channel>
-  static BCOS_INLINE auto of_channel(const V* p) {
-    return hand_out<channel>(p, Lanes{});
+      return shuffled<(i - i % group + channel)...>(*p);
   }
 
   template <int distance, int... i>
   static BCOS_INLINE V add_lanes(V v, Sequence<i...> all) {
     if constexpr (distance < group)
-      return add_lanes<2 * distance>(v + take(v, all, Sequence<(i ^ distance)...>{}), all);
+      return add_lanes<2 * distance>(v + shuffled<(i ^ distance)...>(v), all);
     else
       return v;
   }
@@ -95,12 +92,12 @@ struct Grouped {
 
   // One number for each group, from and into all its lanes; whole vectors are written and read.
   template <int... i>
-  static BCOS_INLINE void pack(V v, float* out, Sequence<i...> all) {
-    Isa::store(out, group == 1 ? v : take(v, all, Sequence<(i * group % lanes)...>{}));
+  static BCOS_INLINE void pack(V v, float* out, Sequence<i...>) {
+    Isa::store(out, group == 1 ? v : shuffled<(i * group % lanes)...>(v));
   }
   template <int... i>
-  static BCOS_INLINE V unpacked(const float* p, Sequence<i...> all) {
-    return group == 1 ? Isa::load(p) : take(Isa::load(p), all, Sequence<(i / group)...>{});
+  static BCOS_INLINE V unpacked(const float* p, Sequence<i...>) {
+    return group == 1 ? Isa::load(p) : shuffled<(i / group)...>(Isa::load(p));
   }
 
   // ---- Planes and windows ----
@@ -141,7 +138,7 @@ struct Grouped {
         [&] {
           const V w = filter[channel];
 #pragma GCC unroll 8
-          for (int k = 0; k < count; ++k) sums[k] += of_channel<channel>(at + k * stride) * w;
+          for (int k = 0; k < count; ++k) sums[k] += of_channel<channel>(at + k * stride, Lanes{}) * w;
         }(),
         ...);
   }
@@ -295,13 +292,15 @@ struct Grouped {
   template <int taps, int first, int... channel>
   static BCOS_INLINE void add_outer(V g, const V* at, int64_t dilation, V* sums, Sequence<channel...>) {
 #pragma GCC unroll 8
-    for (int k = 0; k < taps; ++k) ((sums[k * kChannels + channel] += g * of_channel<first + channel>(at + k * dilation)), ...);
+    for (int k = 0; k < taps; ++k)
+      ((sums[k * kChannels + channel] += g * of_channel<first + channel>(at + k * dilation, Lanes{})), ...);
   }
 
   // Sums over a row's places of dL/dl times what each of `taps` elements of the window sees, in some channels. They begin
   // anew in each row, and in each image: a sum over all places of a batch at once is not float32's.
   template <int taps, int first>
-  static BCOS_INLINE void filter_sums(const V* grad_lin, const V* seen, int64_t places, int64_t stride, int64_t dilation, V* sums) {
+  static BCOS_INLINE void filter_sums(const V* grad_lin, const V* seen, int64_t places, int64_t stride, int64_t dilation,
+                                      V* sums) {
     V all[taps * kChannels];
 #pragma GCC unroll 8
     for (int k = 0; k < taps * kChannels; ++k) all[k] = V{};
