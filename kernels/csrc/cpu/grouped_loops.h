@@ -25,7 +25,6 @@ struct Grouped {
   static constexpr int kChannels = group < 8 ? group : 8;  // of a group, whose gradients are summed together
   static constexpr int kTaps = group == 1 ? 4 : 8 / kChannels;  // elements of the window, likewise
   typedef uint32_t Words __attribute__((vector_size(4 * lanes)));
-  typedef uint16_t Half __attribute__((may_alias));
   using Lanes = std::make_integer_sequence<int, lanes>;
   template <int... i>
   using Sequence = std::integer_sequence<int, i...>;
@@ -35,26 +34,24 @@ struct Grouped {
 
   // ---- Elements in memory ----
 
-  static BCOS_INLINE V load(const float* p) { return Isa::load(p); }
-  static BCOS_INLINE void store(float* p, V v) { Isa::store(p, v); }
-  static BCOS_INLINE V load(const torch::headeronly::BFloat16* p) {
-    const Half* halves = reinterpret_cast<const Half*>(p);
-    uint32_t words[lanes];
+  static BCOS_INLINE V load(const T* p) {
+    if constexpr (std::is_same_v<T, float>) {
+      return Isa::load(p);
+    } else {
+      V v;
+      float* values = floats(&v);
 #pragma omp simd
-    for (int i = 0; i < lanes; ++i) words[i] = static_cast<uint32_t>(halves[i]) << 16;
-    V v;
-    std::memcpy(&v, words, sizeof(v));
-    return v;
+      for (int i = 0; i < lanes; ++i) values[i] = bcos::widened(p[i]);
+      return v;
+    }
   }
-  // Rounded to even; NaN stays NaN.
-  static BCOS_INLINE void store(torch::headeronly::BFloat16* p, V v) {
-    Half* halves = reinterpret_cast<Half*>(p);
-    uint32_t words[lanes];
-    std::memcpy(words, &v, sizeof(v));
+  static BCOS_INLINE void store(T* p, V v) {
+    if constexpr (std::is_same_v<T, float>) {
+      Isa::store(p, v);
+    } else {
+      const float* values = floats(&v);
 #pragma omp simd
-    for (int i = 0; i < lanes; ++i) {
-      const uint32_t word = words[i], rounded = word + 0x7fff + (word >> 16 & 1);
-      halves[i] = static_cast<uint16_t>(((word & 0x7fffffff) > 0x7f800000 ? word | 0x400000 : rounded) >> 16);
+      for (int i = 0; i < lanes; ++i) p[i] = bcos::narrowed<T>(values[i]);
     }
   }
 
@@ -330,10 +327,10 @@ struct Grouped {
         int64_t j = 0;
         for (; j + kTaps <= kernel; j += kTaps)
           row_gradient<kTaps>(g, seen + j * dilation, s.columns, stride, dilation, of_row + j * group);
-        if constexpr (kTaps > 2)
+        if constexpr (kTaps > 2) {
           if (kernel - j == 3) row_gradient<3>(g, seen + j * dilation, s.columns, stride, dilation, of_row + j * group);
-        if constexpr (kTaps > 2)
           if (kernel - j == 2) row_gradient<2>(g, seen + j * dilation, s.columns, stride, dilation, of_row + j * group);
+        }
         if constexpr (kTaps > 1)
           if (kernel - j == 1) row_gradient<1>(g, seen + j * dilation, s.columns, stride, dilation, of_row + j * group);
       }
