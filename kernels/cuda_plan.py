@@ -1,7 +1,8 @@
 """Decides, without importing torch, whether the build compiles the .cu files and with which nvcc.
 
 BCOS_KERNELS_CUDA: "auto" (default: only where an NVIDIA driver is visible; a failure is a warning),
-"1" (always; a failure is an error), "0" (never).
+"1" (always; a failure is an error), "0" (never), "on-cpu" (no nvcc: the CUDA kernels, run thread by thread by the
+CPU in place of its own, for the tests).
 """
 
 import importlib.util
@@ -31,9 +32,9 @@ def driver_visible() -> bool:
 
 def wanted() -> bool:
     """Whether BCOS_KERNELS_CUDA, the torch at hand and this machine ask for CUDA kernels."""
-    if MODE not in ("auto", "0", "1"):
-        raise SystemExit(f"BCOS_KERNELS_CUDA: expected auto, 0 or 1, got {MODE!r}")
-    if MODE == "0":
+    if MODE not in ("auto", "0", "1", "on-cpu"):
+        raise SystemExit(f"BCOS_KERNELS_CUDA: expected auto, 0, 1 or on-cpu, got {MODE!r}")
+    if MODE in ("0", "on-cpu"):
         return False
     if torch_cuda() is None:
         if MODE == "auto":

@@ -12,8 +12,10 @@ import cuda_plan
 import cxx_plan
 
 CSRC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "csrc")
+ON_CPU = os.path.join(os.path.dirname(CSRC), "tests", "cuda_on_cpu")  # what reads CUDA there, see launch.h
 HEADERS = sorted(os.path.relpath(header) for header in glob.glob(os.path.join(CSRC, "**", "*.h"), recursive=True))
 CPU_SOURCES = sorted(glob.glob(os.path.join(CSRC, "cpu", "*.cpp")))
+CUDA_SOURCES = sorted(glob.glob(os.path.join(CSRC, "cuda", "*.cu")))
 # -fopenmp-simd: only the vectorisation hints, no OpenMP runtime; g++ and clang both know it
 # hidden: nothing in these libraries is called by name from outside
 # no-math-errno, no-trapping-math: a square root and a comparison are one instruction, nobody reads errno or the flags
@@ -50,13 +52,19 @@ def plan():
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     archs = os.environ.get("TORCH_CUDA_ARCH_LIST", "") if home else ""
+    include_dirs, sources = [CSRC], CPU_SOURCES
+    macros = [("BCOS_TORCH_VERSION", f'"{torch.__version__}"'), ("BCOS_CUDA_ARCHS", f'"{archs}"')]
+    if cuda_plan.MODE == "on-cpu":
+        include_dirs, sources = [CSRC, ON_CPU], read_as_cpp(CUDA_SOURCES)
+        macros.append(("BCOS_CUDA_ON_CPU", "1"))
+        CXX_FLAGS.append("-Wno-unknown-pragmas")  # hints to nvcc
     extensions = [
         CppExtension(
             "bcos_kernels._C",
-            [os.path.relpath(source) for source in CPU_SOURCES] + ["csrc/info.cpp"],
-            include_dirs=[CSRC],
+            [os.path.relpath(source) for source in sources] + ["csrc/info.cpp"],
+            include_dirs=include_dirs,
             depends=HEADERS,
-            define_macros=[("BCOS_TORCH_VERSION", f'"{torch.__version__}"'), ("BCOS_CUDA_ARCHS", f'"{archs}"')],
+            define_macros=macros,
             extra_compile_args={"cxx": CXX_FLAGS},
             extra_link_args=SANITIZERS if SANITIZE else [],
         )
@@ -76,10 +84,23 @@ def plan():
     return {"ext_modules": extensions, "cmdclass": {"build_ext": Build}}
 
 
+def read_as_cpp(sources):
+    """Files that include the given ones, with names a C++ compiler takes as its own."""
+    folder = os.path.join("build", "on-cpu")
+    os.makedirs(folder, exist_ok=True)
+    results = []
+    for source in sources:
+        name = os.path.splitext(os.path.basename(source))[0]
+        results.append(os.path.join(folder, f"{name}_on_cpu.cpp"))
+        with open(results[-1], "w") as file:
+            file.write(f'#include "{source}"\n')
+    return results
+
+
 def cuda_extension(make, home):
     extension = make(
         "bcos_kernels._C_cuda",
-        ["csrc/cuda/transform.cu", "csrc/cuda/batch_norm.cu"],
+        [os.path.relpath(source) for source in CUDA_SOURCES],
         include_dirs=[CSRC],
         depends=HEADERS,
         optional=cuda_plan.MODE == "auto",

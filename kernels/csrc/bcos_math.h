@@ -79,26 +79,26 @@ template <class A>
 BCOS_HOST_DEVICE A cosine_from(A u, A b) {
   constexpr A kLargest = A(1e38);
   constexpr int kSteps = sizeof(A) == 8 ? 7 : 3;
-  const A start = power_of(u, 1 / b), slope = b - 1;
-  const A quotient = cosine_offset<A>() / start, e = quotient < kLargest ? quotient : kLargest;
+  const A start = power_of(u, ratio_of(A(1), b)), slope = b - 1;
+  const A quotient = ratio_of(cosine_offset<A>(), start), e = quotient < kLargest ? quotient : kLargest;
   const A bound = -slope * log2_of(e);
   A d = (slope >= 0) == (bound < 0) ? bound : A(0);
   for (int i = 0; i < kSteps; ++i) {
     const A t = exp2_of(d);
-    d -= (d + slope * log2_of(t + e)) / (1 + slope * (t / (t + e)));
+    d -= ratio_of(d + slope * log2_of(t + e), 1 + slope * ratio_of(t, t + e));
   }
   return u > 0 && start < kLargest ? start * exp2_of(d) : u;  // 0, NaN, infinity
 }
 
+// u = |y| / n
 template <class A, Power power>
-BCOS_HOST_DEVICE Recovered<A> recovered(A y, A norm, A b) {
-  const A u = std::fabs(y) / norm;
+BCOS_HOST_DEVICE Recovered<A> recovered(A u, A b) {
   if constexpr (power == Power::kSquare) {
     return {std::sqrt(u), A(1), A(0)};
   } else {
     constexpr A kLog2 = A(0.693147180559945309);
     const A c = cosine_from(u, b), offset = c + cosine_offset<A>();
-    return {power_of(offset, b - 1), (b - 1) * (c / offset), kLog2 * log2_of(offset)};
+    return {power_of(offset, b - 1), (b - 1) * ratio_of(c, offset), kLog2 * log2_of(offset)};
   }
 }
 
@@ -151,6 +151,7 @@ struct Project {
 
 template <class T, Layout layout_>
 struct Energy {
+  using Element = T;
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
   Extent extent;
@@ -172,6 +173,7 @@ struct Energy {
 // The channels are those of y; dL/dl has max_out times as many, zero but for the winners.
 template <class T, Layout layout_, Power power, bool has_max_out, bool has_terms>
 struct Pull {
+  using Element = T;
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
   Extent extent;
@@ -193,7 +195,7 @@ struct Pull {
     A along_lin = g, along_norm = A(0);
     if constexpr (power != Power::kPlain) {
       const A value = widened(y.at(n, c, s));
-      const Recovered<A> at = recovered<A, power>(value, norm_here, power == Power::kPower ? exponent[c] : A(0));
+      const Recovered<A> at = recovered<A, power>(std::fabs(value) / norm_here, power == Power::kPower ? exponent[c] : A(0));
       along_lin = g * at.scale * (A(1) + not_detached * at.slope);
       along_norm = g * value * at.slope;
       if constexpr (has_terms) exponent_terms.at(n, c, s) = g * value * at.log;
@@ -217,6 +219,7 @@ struct Pull {
 // The channels are those of y; lin has max_out times as many. Without MaxOut y may be lin itself.
 template <class T, Layout layout_, Power power, bool has_max_out>
 struct Respond {
+  using Element = T;
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
   Extent extent;
@@ -250,6 +253,7 @@ struct Respond {
 
 template <class T, Layout layout_>
 struct NormGradient {
+  using Element = T;
   using A = computing_t<T>;
   static constexpr Layout layout = layout_;
   Extent extent;
@@ -279,11 +283,28 @@ struct Add {
 // A window's sum is that of its columns' sums. Several lanes give a CPU independent sums to work on at once; a CUDA
 // thread takes one.
 
-struct AxisWindow {
-  int64_t kernel, stride, padding, dilation;
+template <class Int>
+struct AxisWindowOf {
+  Int kernel, stride, padding, dilation;
 
   bool is_identity() const { return kernel == 1 && stride == 1 && padding == 0; }
+
+  // The source's position for the given element of the window of `at`, or -1. Transposed: of the window that has the pixel
+  // `at` as that element, so that no two items write one place.
+  template <bool transposed>
+  BCOS_HOST_DEVICE Int position(Int at, Int element, Int source_size) const {
+    if constexpr (transposed) {
+      const Int start = at + padding - element * dilation;
+      if (start < 0) return -1;
+      const Int origin = stride == 1 ? start : start / stride;
+      return origin < source_size && origin * stride == start ? origin : -1;
+    } else {
+      const Int pixel = at * stride - padding + element * dilation;
+      return pixel < source_size ? pixel : -1;  // below 0: none either; the padding adds nothing
+    }
+  }
 };
+using AxisWindow = AxisWindowOf<int64_t>;
 
 template <class A, int axis, bool transposed>
 struct WindowSum {
@@ -295,17 +316,8 @@ struct WindowSum {
   bool root;  // finish with sqrt(sum + eps)
   A eps;
 
-  // The source's position for the window's given element, or -1.
   BCOS_HOST_DEVICE int64_t position(int64_t at, int64_t element) const {
-    if constexpr (transposed) {  // the window that has the pixel `at` as that element: no two items write one place
-      const int64_t start = at + window.padding - element * window.dilation;
-      if (start < 0) return -1;
-      const int64_t origin = window.stride == 1 ? start : start / window.stride;
-      return origin < source_size && origin * window.stride == start ? origin : -1;
-    } else {
-      const int64_t pixel = at * window.stride - window.padding + element * window.dilation;
-      return pixel < source_size ? pixel : -1;  // below 0: none either; the padding adds nothing
-    }
+    return window.template position<transposed>(at, element, source_size);
   }
 
   template <int lanes>
@@ -334,6 +346,37 @@ struct WindowSum {
     }
     for (int lane = 0; lane < lanes; ++lane)
       out[(plane * rows + row) * columns + column + lane] = root ? std::sqrt(sums[lane] + eps) : sums[lane];
+  }
+};
+
+// Both axes at once, for windows so small that reading a value for each is cheaper than a pass in between.
+template <class A, bool transposed>
+struct WholeWindowSum {
+  static constexpr int64_t kMostElements = 64;
+  static constexpr int64_t kMostPositions = int64_t{1} << 29;  // along an axis: what is added to them stays in 32 bits
+  int64_t planes, rows, columns;        // of the output
+  int32_t source_rows, source_columns;  // of the input
+  AxisWindowOf<int32_t> vertical, horizontal;
+  const A* source;
+  A* out;
+  bool root;
+  A eps;
+
+  template <int lanes>
+  BCOS_HOST_DEVICE void at(int64_t plane, int64_t row, int64_t column) const {
+    static_assert(lanes == 1, "a GPU's thread takes one");
+    const A* values = source + plane * source_rows * source_columns;
+    A sum = 0;
+    for (int32_t i = 0; i < vertical.kernel; ++i) {
+      const int32_t line = vertical.template position<transposed>(static_cast<int32_t>(row), i, source_rows);
+      if (line < 0) continue;
+      const A* of_line = values + int64_t{line} * source_columns;
+      for (int32_t j = 0; j < horizontal.kernel; ++j) {
+        const int32_t pixel = horizontal.template position<transposed>(static_cast<int32_t>(column), j, source_columns);
+        if (pixel >= 0) sum += of_line[pixel];
+      }
+    }
+    out[(plane * rows + row) * columns + column] = root ? std::sqrt(sum + eps) : sum;
   }
 };
 

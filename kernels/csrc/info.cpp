@@ -7,7 +7,14 @@
 #define BCOS_COMPILER "g++ " __VERSION__
 #endif
 
+#if defined(BCOS_CUDA_ON_CPU)
+#define BCOS_CPU "CUDA on the CPU"  // for the tests
+#else
+#define BCOS_CPU "C++"
+#endif
+
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  m.attr("cpu") = BCOS_CPU;
   m.attr("compiler") = BCOS_COMPILER;
   m.attr("cxx_standard") = static_cast<long>(__cplusplus);
   m.attr("built_for_torch") = BCOS_TORCH_VERSION;

@@ -77,19 +77,35 @@ BCOS_HOST_DEVICE Half narrowed<Half>(float value) {  // to nearest, ties to even
 // relative errors are a few 1e-8 more than half an ulp.
 
 #if defined(__CUDACC__)
-template <class A>
-BCOS_HOST_DEVICE A log2_of(A x) {
+BCOS_HOST_DEVICE double log2_of(double x) { return std::log2(x); }
+BCOS_HOST_DEVICE double exp2_of(double x) { return std::exp2(x); }
+BCOS_HOST_DEVICE double power_of(double x, double exponent) { return std::pow(x, exponent); }
+BCOS_HOST_DEVICE double ratio_of(double x, double y) { return x / y; }
+
+// A GPU has instructions for these: logarithms to 2^-22, of what is near 1 absolutely, else relatively; division to 2 ulp.
+BCOS_HOST_DEVICE float log2_of(float x) {
+#if defined(__CUDA_ARCH__)
+  return __log2f(x);
+#else
   return std::log2(x);
+#endif
 }
-template <class A>
-BCOS_HOST_DEVICE A exp2_of(A x) {
-  return std::exp2(x);
+BCOS_HOST_DEVICE float exp2_of(float x) { return exp2f(x); }
+BCOS_HOST_DEVICE float power_of(float x, float exponent) {
+  return exponent == 0 ? 1.0f : exp2_of(exponent * log2_of(x));  // of 0 and infinity too
 }
-template <class A>
-BCOS_HOST_DEVICE A power_of(A x, A exponent) {
-  return std::pow(x, exponent);
+BCOS_HOST_DEVICE float ratio_of(float x, float y) {  // 0 where |y| > 2^126
+#if defined(__CUDA_ARCH__)
+  return __fdividef(x, y);
+#else
+  return x / y;
+#endif
 }
 #else
+template <class A>
+BCOS_HOST_DEVICE A ratio_of(A x, A y) {
+  return x / y;
+}
 BCOS_HOST_DEVICE double log2_of(double x) { return std::log2(x); }
 BCOS_HOST_DEVICE double exp2_of(double x) { return std::exp2(x); }
 BCOS_HOST_DEVICE double power_of(double x, double exponent) { return std::pow(x, exponent); }

@@ -5,6 +5,7 @@
 //   Device::windows(f)  for functors over (plane, row, column),
 //   Device::add(f)      for functors over elements,
 // and says
+//   Device::kWholeWindows   whether small windows are summed in one pass, not along one axis after the other,
 //   Device::responses(...), gradients(...)  of a layer as a whole, for those the device has products of its own for,
 //   Device::widens(type)    whether others are converted to float32 before, and back after,
 //   Device::piece(problem)  of how many images (rows of a linear layer) at a time the work is done: what one step writes
@@ -240,7 +241,7 @@ Tensor weight_gradient(const Tensor& original, const Tensor& weight, const Tenso
 
 // ---- Windows ----
 
-// One axis after the other: (planes, height, width) -> (planes, rows, columns), or back where transposed.
+// (planes, height, width) -> (planes, rows, columns), or back where transposed.
 template <class Device, class A, bool transposed>
 void window_sum(const Tensor& source, const Problem& problem, bool root, double eps, const Tensor& result) {
   const int64_t planes = problem.batch * problem.groups;
@@ -248,6 +249,22 @@ void window_sum(const Tensor& source, const Problem& problem, bool root, double 
   const int64_t columns = transposed ? problem.width : problem.columns;
   const int64_t source_rows = transposed ? problem.rows : problem.height;
   const int64_t source_columns = transposed ? problem.columns : problem.width;
+  if constexpr (Device::kWholeWindows) {
+    using Whole = WholeWindowSum<A, transposed>;
+    const auto is_short = [](const AxisWindow& w, int64_t size) {  // what position() computes stays in 32 bits
+      return size + w.padding + w.kernel * w.dilation + w.stride < Whole::kMostPositions;
+    };
+    const auto narrow = [](const AxisWindow& w) {
+      return AxisWindowOf<int32_t>{static_cast<int32_t>(w.kernel), static_cast<int32_t>(w.stride),
+                                   static_cast<int32_t>(w.padding), static_cast<int32_t>(w.dilation)};
+    };
+    const AxisWindow vertical = problem.axis(0), horizontal = problem.axis(1);
+    if (vertical.kernel * horizontal.kernel <= Whole::kMostElements && is_short(vertical, problem.height) &&
+        is_short(horizontal, problem.width))
+      return Device::windows(Whole{planes, rows, columns, static_cast<int32_t>(source_rows),
+                                   static_cast<int32_t>(source_columns), narrow(vertical), narrow(horizontal),
+                                   source.const_data_ptr<A>(), result.mutable_data_ptr<A>(), root, static_cast<A>(eps)});
+  }
   Tensor sums = source;
   if (!problem.axis(0).is_identity()) {
     const bool is_last = problem.axis(1).is_identity();

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from samples import COMBINATIONS, IMPLEMENTATIONS, NO_GPU, SAMPLES
+from samples import COMBINATIONS, CUDA_ON_CPU, IMPLEMENTATIONS, NO_GPU, SAMPLES
 from torch import Tensor
 
 
@@ -42,7 +42,7 @@ def assert_close():
         dtype = dtype or actual.dtype
         assert actual.dtype == dtype
         assert actual.shape == expected.shape
-        on_gpu, rounded = actual.is_cuda, rounded or dtype
+        on_gpu, rounded = actual.is_cuda or CUDA_ON_CPU, rounded or dtype
         actual, expected = actual.detach().cpu().double(), expected.detach().cpu()
         scale = expected.abs().amax() if expected.numel() else expected.new_zeros(())
         allowed = (1e-12 if rounded == torch.float64 else 2e-4 if steep else 2e-6) * scale

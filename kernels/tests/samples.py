@@ -7,9 +7,12 @@ import bcos_kernels.ops as twin
 import pytest
 import torch
 import torch.nn.functional as F
+from bcos_kernels import build_report
 from torch import Tensor
 
 EPS = 1e-6
+CUDA_ON_CPU = build_report().cpu == "CUDA on the CPU"
+"""In the build that runs the CUDA kernels on CPU tensors."""
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 OPERATORS = torch.ops.bcos_kernels
 
@@ -85,6 +88,7 @@ class Sample:
         return x, weight, exponent, grad
 
 
+PACKS = Sample("packs", channels=16, out_channels=24, size=(8, 8), padding=(1, 1))  # 16-byte words on a GPU
 CONVOLUTIONS = [
     Sample("3x3", padding=(1, 1)),
     Sample("1x1", kernel_size=(1, 1)),
@@ -100,11 +104,15 @@ CONVOLUTIONS = [
     Sample("many pixels", size=(37, 29), padding=(1, 1)),  # more than one tile of the CPU kernel
     Sample("many images", batch=37, channels=5, padding=(1, 1)),
     Sample("one channel", channels=1, out_channels=1, size=(6, 6)),
+    PACKS,
+    Sample("packs of groups", channels=32, out_channels=32, size=(4, 4), groups=2, padding=(1, 1)),
+    Sample("many packs", channels=264, out_channels=272, size=(4, 2), batch=3, kernel_size=(1, 1)),  # > one a lane
     Sample("one row", size=(1, 9), kernel_size=(1, 3)),
     Sample("empty batch", batch=0, padding=(1, 1)),
 ]
 LINEARS = [
     Sample("linear", channels=40, out_channels=33, size=(2, 3), linear=True),
+    Sample("long filters", channels=1030, out_channels=5, size=(2, 2), linear=True),
     Sample("one row linear", channels=5, out_channels=3, size=(1, 1), batch=1, linear=True),
     Sample("empty linear", channels=5, out_channels=3, size=(2, 0), linear=True),
 ]
@@ -125,6 +133,11 @@ SAMPLES = [
         replace(s, name=f"{s.name}, b=1.5", b=1.5)
         for s in CONVOLUTIONS
         if s.name in ("uneven", "groups", "wide groups")
+    ),
+    *(
+        replace(s, name=f"{s.name}, per-output B", b=1.5, exponent=(s.out_channels,))
+        for s in CONVOLUTIONS
+        if s.name == "packs"
     ),
     replace(CONVOLUTIONS[7], name="groups, max_out, per-output B", max_out=2, b=1.5, exponent=(8,)),
 ]
@@ -154,6 +167,8 @@ class Implementation:
     """The operators of one implementation, on one device."""
 
     device: str
+    kernels: str
+    """"CUDA", also where a CPU runs them, "C++" or "PyTorch"."""
     conv2d: Callable
     conv2d_backward: Callable
     linear: Callable
@@ -173,26 +188,35 @@ class Implementation:
         return self.conv2d_backward(*tensors, *sample.window, sample.max_out, detach, *needs)
 
 
-def _operators(device: str) -> Implementation:
+def operators_of(device: str) -> Implementation:
+    kernels = "CUDA" if device == "cuda" or CUDA_ON_CPU else "C++"
     return Implementation(
-        device, OPERATORS.conv2d, OPERATORS.conv2d_backward, OPERATORS.linear, OPERATORS.linear_backward
+        device, kernels, OPERATORS.conv2d, OPERATORS.conv2d_backward, OPERATORS.linear, OPERATORS.linear_backward
     )
 
 
 IMPLEMENTATIONS = [
-    pytest.param(_operators("cpu"), id="operator-cpu"),
+    pytest.param(operators_of("cpu"), id="operator-cpu"),
     pytest.param(
         Implementation(
-            "cpu", twin._twin_conv2d, twin._twin_conv2d_backward, twin._twin_linear, twin._twin_linear_backward
+            "cpu",
+            "PyTorch",
+            twin._twin_conv2d,
+            twin._twin_conv2d_backward,
+            twin._twin_linear,
+            twin._twin_linear_backward,
         ),
         id="twin-cpu",
     ),
-    pytest.param(_operators("cuda"), id="operator-cuda", marks=NO_GPU),
+    pytest.param(operators_of("cuda"), id="operator-cuda", marks=NO_GPU),
 ]
 
 
-def formula(x, weight, exponent, sample: Sample, detach: bool = False) -> tuple[Tensor, Tensor]:
-    """(y, norm) in float64 from the patches, written out; independent of the package."""
+def formula(x, weight, exponent, sample: Sample, detach: bool = False, winner=None) -> tuple[Tensor, Tensor]:
+    """(y, norm) in float64 from the patches, written out; independent of the package.
+
+    With MaxOut of the largest responses, or of the given ones: in a short format two can be equal that differ here.
+    """
     s = sample
     x, weight = x.double(), weight.double()
     if s.linear:
@@ -206,7 +230,12 @@ def formula(x, weight, exponent, sample: Sample, detach: bool = False) -> tuple[
     lengths = filters.norm(dim=1, keepdim=True)
     unit = (filters / torch.where(lengths > 0, lengths, 1)).unflatten(0, (s.groups, -1))
     lin = torch.einsum("gok,ngkl->ngol", unit, patches)
-    lin = lin.unflatten(2, (-1, s.max_out)).max(3).values
+    lin = lin.unflatten(2, (-1, s.max_out))
+    if winner is None or s.max_out == 1:
+        lin = lin.max(3).values
+    else:
+        of_patches = winner.reshape(-1, s.out_channels).mT if s.linear else winner
+        lin = lin.take_along_dim(of_patches.reshape(*lin.shape[:3], 1, -1).long(), 3).squeeze(3)
     norm = (patches.square().sum(2, keepdim=True) + EPS).sqrt()
     y = lin
     if exponent is not None:
@@ -222,8 +251,8 @@ def formula(x, weight, exponent, sample: Sample, detach: bool = False) -> tuple[
     return y.reshape(s.y_shape), norm.reshape(len(x), s.groups, *s.out_size)
 
 
-def formula_gradients(x, weight, exponent, grad, sample: Sample, detach: bool = False) -> list[Tensor]:
+def formula_gradients(x, weight, exponent, grad, sample: Sample, detach: bool = False, winner=None) -> list[Tensor]:
     """Gradients of x, weight and, where there is one, exponent, by autograd through :func:`formula`."""
     leaves = [t.detach().double().requires_grad_() for t in (x, weight, exponent) if t is not None]
-    y, _ = formula(*leaves[:2], leaves[2] if exponent is not None else None, sample, detach)
+    y, _ = formula(*leaves[:2], leaves[2] if exponent is not None else None, sample, detach, winner)
     return list(torch.autograd.grad(y, leaves, grad.double()))

@@ -130,7 +130,7 @@ def test_cuda_demanded_of_a_cpu_torch(load, monkeypatch):
 
 
 def test_cuda_switch_rejects_other_words(load):
-    with pytest.raises(SystemExit, match="expected auto, 0 or 1, got 'yes'"):
+    with pytest.raises(SystemExit, match="expected auto, 0, 1 or on-cpu, got 'yes'"):
         load("cuda_plan", BCOS_KERNELS_CUDA="yes").wanted()
 
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from samples import Sample, _operators, formula, formula_gradients
+from samples import CUDA_ON_CPU, Sample, formula, formula_gradients, operators_of
 
 pytestmark = pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"},
-    reason="no products of our own on this CPU, and PyTorch's sum less precisely",
+    torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"} or CUDA_ON_CPU,
+    reason="no products of our own here, and PyTorch's sum less precisely",
 )
 LARGE = [
     Sample("bands", 64, 48, (61, 64), 1, padding=(1, 1)),
@@ -79,7 +79,7 @@ def threads(request):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("large", LARGE, ids=lambda s: s.name)
 def test_against_the_formula(large, dtype, detach, threads, assert_close):
-    sample, operators = large, _operators("cpu")
+    sample, operators = large, operators_of("cpu")
     x, weight, exponent, grad = sample.tensors(dtype, "channels_last")
     saved = operators.forward(sample, x, weight, exponent, detach)
     y, norm = formula(x, weight, exponent, sample)
@@ -104,7 +104,7 @@ def test_threads_change_no_output(large, dtype):
     """The tasks differ, the order of each sum does not; gradients of filters are summed for each thread."""
     sample = large
     x, weight, _, grad = sample.tensors(dtype, "channels_last")
-    operators = _operators("cpu")
+    operators = operators_of("cpu")
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -116,7 +116,7 @@ def test_threads_change_no_output(large, dtype):
 @pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE, GROUPED], ids=lambda s: s.name)
 def test_float32_filters_beside_bfloat16(large, assert_close):
     """They are rounded to it, their gradient is not."""
-    sample, operators = large, _operators("cpu")
+    sample, operators = large, operators_of("cpu")
     x, weight, exponent, grad = sample.tensors(torch.bfloat16, "channels_last", weight_dtype=torch.float32)
     rounded = weight.bfloat16().float()
     saved = operators.forward(sample, x, weight, exponent)
@@ -136,7 +136,7 @@ def test_values_beyond_the_ordinary(large, value):
     x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
     x[:, :, 3, 4] = value
     weight[5] = 0
-    operators = _operators("cpu")
+    operators = operators_of("cpu")
     saved = operators.forward(sample, x, weight, None)
     y, _ = formula(x, weight, None, sample)
     assert torch.equal(saved[0].isfinite(), y.float().isfinite())
@@ -154,7 +154,7 @@ def test_a_filters_gradient_over_many_places(group):
     x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
     x = (x.abs() + 1).contiguous(memory_format=torch.channels_last)  # no term cancels another
     grad = (grad.abs() + 1).contiguous(memory_format=torch.channels_last)
-    operators = _operators("cpu")
+    operators = operators_of("cpu")
     found = operators.backward(sample, grad, x, weight, None, operators.forward(sample, x, weight, None))[1]
     expected = formula_gradients(x, weight, None, grad, sample)[1]
     assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
@@ -165,7 +165,7 @@ def test_one_column_with_strides_of_its_own(assert_close):
     sample = Sample("sequence", 16, 32, (50, 1), 2, (3, 1), padding=(1, 0))
     _, weight, _, grad = sample.tensors(torch.float32)
     x = torch.randn(2, 50, 16, generator=torch.Generator().manual_seed(0)).transpose(1, 2).unsqueeze(-1)
-    operators = _operators("cpu")
+    operators = operators_of("cpu")
     saved = operators.forward(sample, x, weight, None)
     assert_close(saved[0], formula(x, weight, None, sample)[0])
     found = operators.backward(sample, grad, x, weight, None, saved)
@@ -177,7 +177,7 @@ def test_what_one_filter_says_of_no_number_stays_its_own():
     sample = Sample("edges between vectors", 20, 16, (12, 12), 2, padding=(1, 1))
     x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
     grad[0, 3, 4, 5] = float("nan")
-    operators = _operators("cpu")
+    operators = operators_of("cpu")
     saved = operators.forward(sample, x, weight, None)
     finite = operators.backward(sample, grad, x, weight, None, saved)[1].isfinite().flatten(1).all(1)
     assert finite.tolist() == [f != 3 for f in range(16)]
@@ -189,7 +189,7 @@ def test_bfloat16_filters_of_any_length(length, assert_close):
     x, weight, _, _ = sample.tensors(torch.bfloat16, "channels_last")
     weight = (weight.float() * length).bfloat16()
     x = (x.float() * (1e9 if length > 1 else 1e-3)).bfloat16()
-    saved = _operators("cpu").forward(sample, x, weight, None)
+    saved = operators_of("cpu").forward(sample, x, weight, None)
     assert_close(saved[0], formula(x, weight, None, sample)[0], torch.bfloat16)
 
 
@@ -198,14 +198,14 @@ def test_a_pair_may_begin_anywhere(assert_close):
     x, weight, _, _ = sample.tensors(torch.bfloat16)
     memory = torch.empty(1 + x.numel(), dtype=torch.bfloat16)
     shifted = memory[1:].view(2, 6, 5, 8).permute(0, 3, 1, 2).copy_(x)
-    saved = _operators("cpu").forward(sample, shifted, weight, None)
+    saved = operators_of("cpu").forward(sample, shifted, weight, None)
     assert_close(saved[0], formula(x, weight, None, sample)[0], torch.bfloat16)
 
 
 def test_other_layouts_of_gradients(assert_close):
     """Backward answers for whatever layout the next layer sends."""
     sample = replace(POINTWISE, name="layouts")
-    operators = _operators("cpu")
+    operators = operators_of("cpu")
     x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
     saved = operators.forward(sample, x, weight, None)
     expected = operators.backward(sample, grad, x, weight, None, saved)

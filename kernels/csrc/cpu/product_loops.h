@@ -666,7 +666,7 @@ struct Loops {
     } else {
 #pragma omp simd
       for (int i = 0; i < L; ++i) {
-        const auto at = bcos::recovered<float, bcos::Power::kPower>(value[i], norm, b[i]);
+        const auto at = bcos::recovered<float, bcos::Power::kPower>(std::fabs(value[i]) / norm, b[i]);
         start[i] = g[i] * at.scale * (1 + attached * at.slope);
         log_of[i] = g[i] * value[i] * at.log;
         terms[i] = g[i] * value[i] * at.slope;

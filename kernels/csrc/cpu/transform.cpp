@@ -198,6 +198,8 @@ struct Cpu {
     return problem.is_linear || count >= 16 || torch::stable::get_num_threads() > 1 ? count : length;
   }
 
+  static constexpr bool kWholeWindows = false;
+
   struct Guard {
     explicit Guard(const Tensor&) {}
   };

@@ -1,27 +1,122 @@
-// The operators on NVIDIA GPUs: one thread per item, one warp per pixel where it sums over neighbouring channels.
-// No atomics: the result is the same in every run.
-#ifndef USE_CUDA
-#define USE_CUDA  // shim.h of older releases hides its CUDA functions without it
-#endif
-#include <cuda_runtime.h>
-
-#include <algorithm>
+// The operators on NVIDIA GPUs, as passes around cuDNN's and cuBLAS' own: each pass reads and writes every tensor once, in
+// 16-byte words where it can (packs.h). No atomics, and sums in an order that only the shapes decide: the same result in
+// every run.
+#include "launch.h"
 
 #include "../operators.h"
-
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/macros.h>
+#include "packs.h"
 
 namespace bcos {
+namespace cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
-constexpr int64_t kMostBlocks = int64_t{1} << 20;  // loops over the rest: a grid may be too small for 64-bit counts
+// ---- Packs ----
 
-__device__ int64_t thread_number() { return int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
-__device__ int64_t thread_count() { return int64_t{gridDim.x} * blockDim.x; }
+// Packs by their numbers, neighbours first.
+template <Layout layout>
+struct PackNumbers {
+  Divisor inner, outer, width;  // packs of a pixel or a plane; pixels of an image or its planes; channels of a group
+  int64_t groups;
+
+  PackNumbers(const Extent& e, int pack)
+      : inner((layout == Layout::kChannels ? e.channels() : e.pixels) / pack),
+        outer(layout == Layout::kChannels ? e.pixels : e.channels()),
+        width(e.width),
+        groups(e.groups) {}
+
+  // f(n, g, c, s) of a pack's first element
+  template <class F>
+  __device__ void at(uint32_t number, int pack, const F& f) const {
+    const uint32_t run = inner.quotient(number), first = pack * inner.remainder(number, run);
+    const uint32_t n = outer.quotient(run), rest = outer.remainder(run, n);
+    const uint32_t c = layout == Layout::kChannels ? first : rest, s = layout == Layout::kChannels ? rest : first;
+    f(n, groups == 1 ? 0 : width.quotient(c), c, s);
+  }
+};
+
+template <class F>
+__global__ void apply_packs_kernel(const F f, const PackNumbers<F::layout> numbers, uint32_t count) {
+  constexpr int kSize = kPack<typename F::Element>;
+  for (int64_t i = thread_number(); i < count; i += thread_count())
+    numbers.at(static_cast<uint32_t>(i), kSize, [&](int64_t n, int64_t g, int64_t c, int64_t s) {
+      apply(f, n, c, s, contexts(f, n, g, s));
+    });
+}
+
+template <class A>
+__device__ A sum_of_lanes(A value, int lanes) {  // the same in all of them; lanes: a power of 2, of one warp
+  for (int other = lanes / 2; other > 0; other /= 2) value += __shfl_xor_sync(0xffffffffu, value, other);
+  return value;
+}
+
+// Channels-last: some lanes of a warp, a power of 2, share a group's channels at one pixel.
+template <class F>
+__global__ void reduce_channels_kernel(const F f, Divisor pixels, Divisor groups, uint32_t items, int lanes) {
+  using A = typename F::A;
+  constexpr int kSize = kPack<typename F::Element>;
+  const int lane = threadIdx.x % lanes, per_warp = kWarp / lanes;
+  for (int64_t first = thread_number() / kWarp * per_warp; first < items; first += thread_count() / kWarp * per_warp) {
+    const int64_t item = first + threadIdx.x % kWarp / lanes;
+    const bool exists = item < items;  // the others take part in the shuffles
+    A sum = 0;
+    uint32_t n = 0, g = 0, s = 0;
+    if (exists) {
+      const uint32_t pixel = groups.quotient(static_cast<uint32_t>(item));
+      g = groups.remainder(static_cast<uint32_t>(item), pixel);
+      n = pixels.quotient(pixel), s = pixels.remainder(pixel, n);
+      const auto context = contexts(f, n, g, s);
+      Lanes<A, kSize> sums = repeated<kSize>(A(0));
+#pragma unroll 2
+      for (int64_t c = lane * kSize; c < f.extent.width; c += lanes * kSize) {
+        const Lanes<A, kSize> terms = term(f, n, g * f.extent.width + c, s, context);
+#pragma unroll
+        for (int i = 0; i < kSize; ++i) sums.at[i] += terms.at[i];
+      }
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) sum += sums.at[i];
+    }
+    sum = sum_of_lanes(sum, lanes);
+    if (exists && lane == 0) f.finish(n, g, s, f.context(n, g, s), sum);
+  }
+}
+
+constexpr int kSlices = kThreads / kWarp;
+
+// Planes: the lanes of a warp take neighbouring packs of pixels, the warps of a block share the channels.
+template <class F>
+__global__ void reduce_planes_kernel(const F f, Divisor packs_of_plane, Divisor groups, uint32_t items) {
+  using A = typename F::A;
+  constexpr int kSize = kPack<typename F::Element>;
+  __shared__ A sums[kSlices][kSize][kWarp];
+  const int lane = threadIdx.x % kWarp, slice = threadIdx.x / kWarp;
+  for (int64_t first = int64_t{blockIdx.x} * kWarp; first < items; first += int64_t{gridDim.x} * kWarp) {
+    const bool exists = first + lane < items;
+    const uint32_t item = exists ? static_cast<uint32_t>(first + lane) : 0, plane = packs_of_plane.quotient(item);
+    const uint32_t s = kSize * packs_of_plane.remainder(item, plane), n = groups.quotient(plane), g = groups.remainder(plane, n);
+    Lanes<A, kSize> mine = repeated<kSize>(A(0));
+    if (exists) {
+      const auto context = contexts(f, n, g, s);
+#pragma unroll 2
+      for (int64_t c = slice; c < f.extent.width; c += kSlices) {
+        const Lanes<A, kSize> terms = term(f, n, g * f.extent.width + c, s, context);
+#pragma unroll
+        for (int i = 0; i < kSize; ++i) mine.at[i] += terms.at[i];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) sums[slice][i][lane] = mine.at[i];
+    __syncthreads();
+    if (exists && slice < kSize) {  // a warp for each pixel of a pack
+      A sum = 0;
+      for (int other = 0; other < kSlices; ++other) sum += sums[other][slice][lane];
+      f.finish(n, g, s + slice, f.context(n, g, s + slice), sum);
+    }
+    __syncthreads();  // before the sums are written anew
+  }
+}
+static_assert(kSlices >= kPack<torch::headeronly::Half>, "a warp for each pixel of a pack");
+
+// ---- Elements ----
 
 // Index: 32 bits where the items' numbers fit, see apply_item.
 template <class Index, class F>
@@ -39,12 +134,6 @@ __global__ void reduce_kernel(const F f, int64_t items) {
   for (int64_t i = thread_number(); i < items; i += thread_count()) reduce_item(f, static_cast<Index>(i));
 }
 
-template <class A>
-__device__ A sum_of_warp(A value) {  // the same in all lanes
-  for (int other = kWarp / 2; other > 0; other /= 2) value += __shfl_xor_sync(0xffffffffu, value, other);
-  return value;
-}
-
 // Channels-last: the lanes of a warp read neighbouring channels of one pixel.
 template <class Index, class F>
 __global__ void reduce_by_warps_kernel(const F f, int64_t items) {
@@ -52,25 +141,58 @@ __global__ void reduce_by_warps_kernel(const F f, int64_t items) {
   for (int64_t item = thread_number() / kWarp; item < items; item += thread_count() / kWarp) {  // whole warps at once
     const GroupItem i = group_item(f, static_cast<Index>(item));
     const typename F::A context = f.context(i.n, i.g, i.s);
-    const typename F::A sum = sum_of_warp(partial_sum(f, i, context, lane, kWarp));
+    const typename F::A sum = sum_of_lanes(partial_sum(f, i, context, lane, kWarp), kWarp);
     if (lane == 0) f.finish(i.n, i.g, i.s, context, sum);
   }
 }
 
-// A warp for each filter.
+// ---- Filters: a warp for each, or a block for each long one ----
+
+constexpr int64_t kLongFilter = 1024;
+
+__device__ FilterSums sum_of_warp(const FilterSums& sums) {
+  return {sum_of_lanes(sums.squares, kWarp), sum_of_lanes(sums.products, kWarp)};
+}
+
+template <class F>
+__device__ FilterSums filter_sums(const F& f, int64_t filter, int lane, int lanes) {
+  const int64_t first = filter * f.length, end = first + f.length;
+  FilterSums sums{0, 0};
+#pragma unroll 4
+  for (int64_t i = first + lane; i < end; i += lanes) {
+    const FilterSums term = f.term(i);
+    sums.squares += term.squares, sums.products += term.products;
+  }
+  return sum_of_warp(sums);
+}
+
+template <class F>
+__device__ void write_filter(const F& f, int64_t filter, const FilterSums& sums, int lane, int lanes) {
+  const int64_t first = filter * f.length, end = first + f.length;
+  const double factor = f.factor(sums);
+#pragma unroll 4
+  for (int64_t i = first + lane; i < end; i += lanes) f.write(sums, factor, i);
+}
+
 template <class F>
 __global__ void filters_kernel(const F f) {
   const int lane = threadIdx.x % kWarp;
-  for (int64_t filter = thread_number() / kWarp; filter < f.filters; filter += thread_count() / kWarp) {
-    const int64_t first = filter * f.length, end = first + f.length;
+  for (int64_t filter = thread_number() / kWarp; filter < f.filters; filter += thread_count() / kWarp)
+    write_filter(f, filter, filter_sums(f, filter, lane, kWarp), lane, kWarp);
+}
+
+template <class F>
+__global__ void long_filters_kernel(const F f) {
+  __shared__ FilterSums of_warps[kSlices];
+  for (int64_t filter = blockIdx.x; filter < f.filters; filter += gridDim.x) {
+    const FilterSums mine = filter_sums(f, filter, threadIdx.x, kThreads);
+    if (threadIdx.x % kWarp == 0) of_warps[threadIdx.x / kWarp] = mine;
+    __syncthreads();
     FilterSums sums{0, 0};
-    for (int64_t i = first + lane; i < end; i += kWarp) {
-      const FilterSums term = f.term(i);
-      sums.squares += term.squares, sums.products += term.products;
-    }
-    sums = {sum_of_warp(sums.squares), sum_of_warp(sums.products)};
-    const double factor = f.factor(sums);
-    for (int64_t i = first + lane; i < end; i += kWarp) f.write(sums, factor, i);
+    for (int warp = 0; warp < kSlices; ++warp)
+      sums.squares += of_warps[warp].squares, sums.products += of_warps[warp].products;
+    write_filter(f, filter, sums, threadIdx.x, kThreads);
+    __syncthreads();  // before the sums are written anew
   }
 }
 
@@ -79,22 +201,9 @@ __global__ void add_kernel(const F f) {
   for (int64_t i = thread_number(); i < f.size; i += thread_count()) f.at(i);
 }
 
-unsigned blocks(int64_t threads) {
-  return static_cast<unsigned>(std::min((threads + kThreads - 1) / kThreads, kMostBlocks));
-}
-
-cudaStream_t current_stream() {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(
-      aoti_torch_get_current_cuda_stream(torch::stable::accelerator::getCurrentDeviceIndex(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
 struct Cuda {
-  struct Guard {
-    torch::stable::accelerator::DeviceGuard guard;
-    explicit Guard(const Tensor& t) : guard(t.get_device_index()) {}
-  };
+  using Guard = cuda::Guard;
+  static constexpr bool kWholeWindows = true;
 
   template <class... Args>
   static std::optional<Responses> responses(const Args&...) {
@@ -110,39 +219,59 @@ struct Cuda {
   template <class F>
   static void add(const F& f) {
     if (f.size == 0) return;
-    add_kernel<<<blocks(f.size), kThreads, 0, current_stream()>>>(f);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    launch(add_kernel<F>, blocks_for(f.size), f);
   }
 
   template <class F>
   static void filters(const F& f) {
     if (f.filters == 0) return;
-    filters_kernel<<<blocks(f.filters * kWarp), kThreads, 0, current_stream()>>>(f);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    if (f.length < kLongFilter)
+      launch(filters_kernel<F>, blocks_for(f.filters * kWarp), f);
+    else
+      launch(long_filters_kernel<F>, blocks_for(f.filters * kThreads), f);
   }
 
   template <class F>
   static void reduce(const F& f) {
-    const int64_t items = f.extent.batch * f.extent.groups * f.extent.pixels;
+    const Extent& e = f.extent;
+    const int64_t items = e.batch * e.groups * e.pixels;
     if (items == 0) return;
+    if constexpr (CanPack<F>::value) {
+      constexpr int kSize = kPack<typename F::Element>;
+      if (packs(f)) {
+        if constexpr (F::layout == Layout::kChannels) {
+          int lanes = 1;
+          while (lanes < kWarp && lanes * kSize < e.width) lanes *= 2;
+          return launch(reduce_channels_kernel<F>, blocks_for(items * lanes), f, Divisor(e.pixels), Divisor(e.groups),
+                        static_cast<uint32_t>(items), lanes);
+        } else {
+          const int64_t count = items / kSize;
+          return launch(reduce_planes_kernel<F>, blocks_for(count * kSlices), f, Divisor(e.pixels / kSize),
+                        Divisor(e.groups), static_cast<uint32_t>(count));
+        }
+      }
+    }
     with_index(items, [&](auto index) {
       using Index = decltype(index);
-      if (F::layout == Layout::kChannels && f.extent.width >= kWarp)
-        reduce_by_warps_kernel<Index><<<blocks(items * kWarp), kThreads, 0, current_stream()>>>(f, items);
+      if (F::layout == Layout::kChannels && e.width >= kWarp)
+        launch(reduce_by_warps_kernel<Index, F>, blocks_for(items * kWarp), f, items);
       else
-        reduce_kernel<Index><<<blocks(items), kThreads, 0, current_stream()>>>(f, items);
+        launch(reduce_kernel<Index, F>, blocks_for(items), f, items);
     });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
   template <class F>
   static void apply(const F& f) {
-    const int64_t items = f.extent.batch * f.extent.channels() * f.extent.pixels;
+    const Extent& e = f.extent;
+    const int64_t items = e.batch * e.channels() * e.pixels;
     if (items == 0) return;
-    with_index(items, [&](auto index) {
-      apply_kernel<decltype(index)><<<blocks(items), kThreads, 0, current_stream()>>>(f, items);
-    });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    if constexpr (CanPack<F>::value) {
+      constexpr int kSize = kPack<typename F::Element>;
+      if (packs(f))
+        return launch(apply_packs_kernel<F>, blocks_for(items / kSize), f, PackNumbers<F::layout>(e, kSize),
+                      static_cast<uint32_t>(items / kSize));
+    }
+    with_index(items, [&](auto index) { launch(apply_kernel<decltype(index), F>, blocks_for(items), f, items); });
   }
 
   template <class F>
@@ -150,9 +279,8 @@ struct Cuda {
     const int64_t items = f.planes * f.rows * f.columns;
     if (items == 0) return;
     with_index(items, [&](auto index) {
-      windows_kernel<decltype(index)><<<blocks(items), kThreads, 0, current_stream()>>>(f, items);
+      launch(windows_kernel<decltype(index), F>, blocks_for(items), f, items);
     });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
  private:
@@ -163,11 +291,12 @@ struct Cuda {
 };
 
 }  // namespace
+}  // namespace cuda
 }  // namespace bcos
 
-STABLE_TORCH_LIBRARY_IMPL(bcos_kernels, CUDA, m) {
-  m.impl("conv2d", TORCH_BOX(&bcos::conv2d<bcos::Cuda>));
-  m.impl("conv2d_backward", TORCH_BOX(&bcos::conv2d_backward<bcos::Cuda>));
-  m.impl("linear", TORCH_BOX(&bcos::linear<bcos::Cuda>));
-  m.impl("linear_backward", TORCH_BOX(&bcos::linear_backward<bcos::Cuda>));
+STABLE_TORCH_LIBRARY_IMPL(bcos_kernels, BCOS_CUDA_KEY, m) {
+  m.impl("conv2d", TORCH_BOX(&bcos::conv2d<bcos::cuda::Cuda>));
+  m.impl("conv2d_backward", TORCH_BOX(&bcos::conv2d_backward<bcos::cuda::Cuda>));
+  m.impl("linear", TORCH_BOX(&bcos::linear<bcos::cuda::Cuda>));
+  m.impl("linear_backward", TORCH_BOX(&bcos::linear_backward<bcos::cuda::Cuda>));
 }

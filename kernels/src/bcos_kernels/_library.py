@@ -20,7 +20,7 @@ class BuildReport:
     """What the installed kernels were built with, and which implementation each device runs."""
 
     cpu: str
-    """"C++" or "PyTorch" (the twin)."""
+    """"C++" or "PyTorch" (the twin); "CUDA on the CPU" in the build that tests those kernels without a GPU."""
     cuda: str
     """"CUDA" or "PyTorch" (the twin)."""
     compiler: str
@@ -64,7 +64,7 @@ def build_report() -> BuildReport:
         return torch._C._dispatch_has_kernel_for_dispatch_key("bcos_kernels::conv2d", device)
 
     return BuildReport(
-        cpu="C++" if compiled("CPU") else "PyTorch",
+        cpu=getattr(_C, "cpu", "C++") if compiled("CPU") else "PyTorch",
         cuda="CUDA" if compiled("CUDA") else "PyTorch",
         compiler=getattr(_C, "compiler", ""),
         cxx_standard=getattr(_C, "cxx_standard", 0),
