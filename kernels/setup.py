@@ -86,7 +86,7 @@ def plan():
 
 def read_as_cpp(sources):
     """Files that include the given ones, with names a C++ compiler takes as its own."""
-    folder = os.path.join("build", "on-cpu")
+    folder = os.path.join("build", "cuda-as-cpp")
     os.makedirs(folder, exist_ok=True)
     results = []
     for source in sources:

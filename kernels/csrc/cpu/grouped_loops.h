@@ -386,7 +386,7 @@ struct Grouped {
 #pragma omp simd
           for (int i = 0; i < lanes; ++i) {
             const float grad = l[i], y = r[i], along_norm = y * factor[i];
-            const bcos::Recovered<float> from = bcos::recovered<float, power>(along_norm, b[i]);
+            const bcos::Recovered<float> from = bcos::recovered<float, power>(std::fabs(along_norm), b[i]);
             l[i] = grad * from.scale * (1 + not_detached * from.slope);
             r[i] = grad * along_norm * from.slope * factor[i];
             if (has_terms) terms[i] += static_cast<double>(grad * y * from.log);

@@ -32,6 +32,7 @@ struct Avx512 {
   static BCOS_INLINE float sum(V v) { return _mm512_reduce_add_ps(v); }
   static BCOS_INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
   static BCOS_INLINE V multiply_add(float a, V b, V c) { return a * b + c; }
+  static BCOS_INLINE V multiply_add_words(V a, V b, V c) { return a * b + c; }
   static BCOS_INLINE V root(V v) { return _mm512_sqrt_ps(v); }
   static BCOS_INLINE void interleave(const float*, const float*, float*) {}  // a word is one element
 };

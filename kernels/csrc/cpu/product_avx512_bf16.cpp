@@ -40,6 +40,9 @@ struct Avx512Bf16 {
   static BCOS_INLINE V multiply_add(const float& a, V b, V c) {  // by reference: a pair of elements is not a float
     return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(b), reinterpret_cast<__m512bh>(_mm512_set1_ps(a)));
   }
+  static BCOS_INLINE V multiply_add_words(V a, V b, V c) {
+    return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
   static BCOS_INLINE V root(V v) { return _mm512_sqrt_ps(v); }
   // a0 b0 a1 b1 ... of `lanes` elements
   static BCOS_INLINE void interleave(const Element* a, const Element* b, Element* out) {

@@ -4,7 +4,7 @@
 //   Isa::step      elements in a word: products are of words of 32 bits, one float or two of half precision
 //   Isa::V, Bytes  vectors of `lanes` float32 and uint8
 //   Isa::tile_rows, outer_rows, outer_vectors   of how many sums fit the registers
-//   Isa::load, load_some, store, multiply_add, root, sum, interleave
+//   Isa::load, load_some, store, multiply_add, multiply_add_words, root, sum, interleave
 // Everything here is local to that file: one copy for each instruction set, none for the linker to choose among.
 namespace {
 
@@ -196,18 +196,59 @@ struct Loops {
   static BCOS_INLINE void store_words(float* p, V v) { *reinterpret_cast<U*>(p) = v; }
   static BCOS_INLINE V absolute(V v) { return reinterpret_cast<V>(reinterpret_cast<I>(v) & 0x7fffffff); }
 
-  static BCOS_INLINE float sum_of_squares(const T* x, int64_t count) {
-    V squares = {};
+  // The squares of a pixel's elements, summed into lanes; the last word may be half of zeros.
+  static BCOS_INLINE V squares(const T* x, int64_t count) {
+    const float* words = reinterpret_cast<const float*>(x);
+    const int64_t size = (count + kStep - 1) / kStep;
+    V sums = {};
     int64_t c = 0;
-    for (; c + L <= count; c += L) {
-      const V v = Isa::load(x + c);
-      squares += v * v;
+    for (; c + L <= size; c += L) {
+      const V v = load_words(words + c);
+      sums = Isa::multiply_add_words(v, v, sums);
     }
-    if (c < count) {
-      const V v = Isa::load_some(x + c, count - c);
-      squares += v * v;
+    if (c < size) {
+      const V v = Isa::load_words_some(words + c, size - c);
+      sums = Isa::multiply_add_words(v, v, sums);
     }
-    return Isa::sum(squares);
+    return sums;
+  }
+
+  template <int distance, size_t... lane>
+  static BCOS_INLINE V fold(V a, V b, std::index_sequence<lane...>) {
+#if defined(__clang__)
+    const V own = __builtin_shufflevector(a, b, (lane & distance ? L + lane : lane)...);
+    const V other = __builtin_shufflevector(a, b, (lane & distance ? L + (lane ^ distance) : lane ^ distance)...);
+#else
+    const V own = __builtin_shuffle(a, b, I{(lane & distance ? L + lane : lane)...});
+    const V other = __builtin_shuffle(a, b, I{(lane & distance ? L + (lane ^ distance) : lane ^ distance)...});
+#endif
+    return own + other;
+  }
+
+  // Lane i of the result is the sum of all lanes of v[i]: each step halves the vectors, where one after the other would take
+  // as many steps for each.
+  template <int distance = 1>
+  static BCOS_INLINE V sums_of_lanes(V (&v)[L]) {
+    if constexpr (distance < L) {
+#pragma GCC unroll 16
+      for (int i = 0; i < L; i += 2 * distance)
+        v[i] = fold<distance>(v[i], v[i + distance], std::make_index_sequence<L>{});
+      return sums_of_lanes<2 * distance>(v);
+    } else {
+      return v[0];
+    }
+  }
+
+  // Of `count` pixels a `step` of elements apart
+  static BCOS_INLINE void sums_of_squares(const T* x, int64_t step, int64_t channels, int64_t count, float* out) {
+    int64_t i = 0;
+    for (; i + L <= count; i += L) {
+      V v[L];
+#pragma GCC unroll 16
+      for (int lane = 0; lane < L; ++lane) v[lane] = squares(x + (i + lane) * step, channels);
+      store_words(out + i, sums_of_lanes(v));
+    }
+    for (; i < count; ++i) out[i] = Isa::sum(squares(x + i * step, channels));
   }
 
   // ---- Products ----
@@ -571,15 +612,13 @@ struct Loops {
               if (vertical.elements.empty() || horizontal.elements.empty()) continue;
               for (int64_t r = 0; r < vertical.count; ++r) {
                 float* out = norm + (vertical.first + r) * y.columns + horizontal.first;
-                for (int64_t q = 0; q < horizontal.count; ++q)
-                  out[q] = sum_of_squares(map.at(i, vertical.source + r * vertical.source_step,
-                                                 horizontal.source + q * horizontal.source_step), y.channels);
+                sums_of_squares(map.at(i, vertical.source + r * vertical.source_step, horizontal.source),
+                                horizontal.source_step * map.pixel_stride, y.channels, horizontal.count, out);
               }
             }
         } else {
           for (int64_t h = 0; h < seen.count; ++h)
-            for (int64_t w = 0; w < y.width; ++w)
-              energies[h * y.width + w] = sum_of_squares(map.at(i, seen.first + h, w), y.channels);
+            sums_of_squares(map.at(i, seen.first + h, 0), map.pixel_stride, y.channels, y.width, energies + h * y.width);
           window_sums(bands, across, energies - seen.first * y.width, y.width, sums, norm, y.columns);
         }
         float* inverse = inverses + i * area;
