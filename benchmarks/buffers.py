@@ -57,7 +57,7 @@ def make_buffers(case: Case, device: str, dtype: torch.dtype) -> Buffers:
 
     def normal(shape: tuple[int, ...]) -> Tensor:
         values = torch.randn(shape, generator=generator, device=device, dtype=dtype)
-        return values if case.linear else values.contiguous(memory_format=torch.channels_last)
+        return values if case.linear or case.contiguous else values.contiguous(memory_format=torch.channels_last)
 
     y_shapes = {c: (case.batch, c, *case.y_shape[2:]) for c in {case.out_channels, case.weight_shape[0]}}
     one_set = (math.prod(case.x_shape) + sum(map(math.prod, y_shapes.values()))) * dtype.itemsize

@@ -26,6 +26,8 @@ class Case:
     trainable_b: bool = False
     """B is a tensor that wants a gradient."""
     max_out: int = 1
+    contiguous: bool = False
+    """In planes (NCHW), not channels-last."""
 
     @property
     def padding(self) -> int:
@@ -57,7 +59,8 @@ class Case:
     @property
     def has_options(self) -> bool:
         """Asks for more than a dense layer with B = 2."""
-        return (self.b, self.max_out, self.groups, self.dilation) != (2.0, 1, 1, 1) or self.trainable_b
+        options = (self.b, self.max_out, self.groups, self.dilation, self.trainable_b, self.contiguous)
+        return options != (2.0, 1, 1, 1, False, False)
 
     def on(self, device: str) -> "Case":
         """The case with the batch that suits the device."""
@@ -103,6 +106,8 @@ CASES = [
     Case("groups 32: resnext50 128 3x3 @56", 16, 64, 128, 56, 128, 3, groups=32),
     Case("groups 32: resnext50 512 3x3 @14", 16, 64, 512, 14, 512, 3, groups=32),
     Case("dilation 2: 256 3x3 @14", 16, 64, 256, 14, 256, 3, dilation=2),
+    Case("contiguous: 64-256 1x1 @56", 16, 64, 64, 56, 256, contiguous=True),
+    Case("contiguous: 128 3x3 @28", 16, 64, 128, 28, 128, 3, contiguous=True),
 ]
 
 

@@ -88,7 +88,7 @@ class Sample:
         return x, weight, exponent, grad
 
 
-PACKS = Sample("packs", channels=16, out_channels=24, size=(8, 8), padding=(1, 1))  # 16-byte words on a GPU
+PACKS = Sample("packs", channels=16, out_channels=24, size=(8, 16), padding=(1, 1))  # 16-byte words on a GPU
 CONVOLUTIONS = [
     Sample("3x3", padding=(1, 1)),
     Sample("1x1", kernel_size=(1, 1)),

@@ -152,19 +152,43 @@ struct Cpu {
   static std::optional<Responses> responses(const Problem& problem, const Tensor& x, const Tensor& weight,
                                             const std::optional<Tensor>& exponent, double eps) {
     if (problem.type == ScalarType::Float) return responses_of<float>(problem, x, weight, exponent, eps);
-    if (problem.type == ScalarType::BFloat16)
-      return responses_of<torch::headeronly::BFloat16>(problem, x, weight, exponent, eps);
-    return std::nullopt;
+    if (problem.type != ScalarType::BFloat16) return std::nullopt;
+    const bool planes = in_planes(problem, x, weight);
+    auto all = responses_of<torch::headeronly::BFloat16>(problem, planes ? channels_last(x) : x, weight, exponent, eps);
+    if (all && planes) {
+      all->y = torch::stable::contiguous(all->y);
+      if (problem.max_out > 1) all->winner = torch::stable::contiguous(all->winner);
+    }
+    return all;
   }
   static std::optional<Gradients> gradients(const Problem& problem, const Tensor& grad, const Tensor& x,
                                             const Tensor& weight, const std::optional<Tensor>& exponent, const Tensor& y,
                                             const Tensor& norm, const Tensor& winner, const Needs& needs) {
     if (problem.type == ScalarType::Float)
       return gradients_of<float>(problem, grad, x, weight, exponent, y, norm, winner, needs);
-    if (problem.type == ScalarType::BFloat16)
-      return gradients_of<torch::headeronly::BFloat16>(problem, grad, x, weight, exponent, y, norm, winner, needs);
-    return std::nullopt;
+    if (problem.type != ScalarType::BFloat16) return std::nullopt;
+    const bool planes = in_planes(problem, x, weight);
+    auto all = gradients_of<torch::headeronly::BFloat16>(problem, grad, planes ? channels_last(x) : x, weight, exponent, y, norm,
+                                                         winner, needs);
+    if (all && planes && needs.x) all->x = torch::stable::contiguous(all->x);
+    return all;
   }
+
+  // A layer in bfloat16 that is contiguous beyond doubt, so that y is to be: to change the layout of x and y costs less than
+  // what is left otherwise, to convert both to float32 and multiply there.
+  static bool in_planes(const Problem& problem, const Tensor& x, const Tensor& weight) {
+    const auto in_planes = [](const Tensor& t) {
+      int64_t step = 1;
+      for (int i = 3; i >= 0; step *= t.size(i), --i)
+        if (t.stride(i) != step) return false;
+      return t.numel() > 0;
+    };
+    return problem.is_scaled() && !problem.is_linear && cpu::bfloat16_products() && in_planes(x) && in_planes(weight);
+  }
+  static Tensor channels_last(const Tensor& t) {
+    return torch::stable::contiguous(t, torch::headeronly::MemoryFormat::ChannelsLast);
+  }
+
   template <class T>
   static std::optional<Responses> responses_of(const Problem& problem, const Tensor& x, const Tensor& weight,
                                                const std::optional<Tensor>& exponent, double eps) {

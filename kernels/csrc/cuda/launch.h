@@ -19,7 +19,7 @@
 #define BCOS_MOST_BLOCKS (1 << 20)
 #else
 #define BCOS_CUDA_KEY CPU
-#define BCOS_MOST_BLOCKS 4  // so that the loops over what is left run in the tests
+#define BCOS_MOST_BLOCKS 2  // so that the loops over what is left run in the tests
 #endif
 
 namespace bcos {
