@@ -152,6 +152,12 @@ ARRANGEMENTS = {
 }
 """Layouts a caller may come with; each keeps the values."""
 
+
+def shifted(t: Tensor) -> Tensor:
+    """The same values and strides one element further on, where no word's address is a multiple of its size."""
+    return t.new_empty(t.numel() + 1)[1:].as_strided(t.shape, t.stride()).copy_(t)
+
+
 COMBINATIONS = [
     *((torch.float32, layout) for layout in ARRANGEMENTS),
     *((torch.float64, layout) for layout in ("contiguous", "channels_last")),

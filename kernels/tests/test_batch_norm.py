@@ -10,6 +10,7 @@ import pytest
 import torch
 from bcos_kernels import uncentred_batch_norm
 from bcos_kernels.batch_norm import twin, twin_backward
+from samples import shifted
 
 EPS = 1e-5
 OPERATORS = torch.ops.bcos_kernels
@@ -147,6 +148,18 @@ def test_large_mean(shape, layout, operators, device, assert_close):
     expected = gradients(grad, x, weight, torch.zeros_like(weight))[0]
     # x - mean is as exact as a float32 mean of 1000 is, 3e-5 of the spread, and the sum of grad x as float32 products
     assert (grad_x.cpu().double() - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("odd", ["x", "grad"])
+def test_tensors_that_begin_anywhere(odd, layout, operators, device, assert_close):
+    grad, x, weight, bias = draw((2, 16, 4, 8), torch.float32, layout, device)
+    x, grad = shifted(x) if odd == "x" else x, shifted(grad) if odd == "grad" else grad
+    y, mean, var = operators[0](x, weight, bias, EPS, False)
+    found = [y, mean, var, *operators[1](grad, x, weight, mean, var, EPS, False, True, True, True)]
+    expected = [*formula(*(t.cpu() for t in (x, weight, bias))), *gradients(grad, x, weight, bias)]
+    for actual, value in zip(found, expected, strict=True):
+        assert_close(actual, value, sums=True)
 
 
 def test_autograd(shape, device, assert_close):

@@ -113,6 +113,7 @@ def test_setup_stops_with_the_message_alone(tmp_path):
         ("", "13.2", True, True),
         ("1", "13.2", False, True),
         ("0", "13.2", True, False),
+        ("on-cpu", "13.2", True, False),
     ],
 )
 def test_when_cuda_is_built(load, monkeypatch, mode, torch_cuda, driver, expected):

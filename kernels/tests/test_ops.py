@@ -10,7 +10,18 @@ import torch
 from bcos_kernels import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import CUDA_ON_CPU, EPS, OPERATORS, SAMPLES, Sample, formula, formula_gradients, operators_of
+from samples import (
+    CUDA_ON_CPU,
+    EPS,
+    OPERATORS,
+    PACKS,
+    SAMPLES,
+    Sample,
+    formula,
+    formula_gradients,
+    operators_of,
+    shifted,
+)
 
 HALVES = (torch.bfloat16, torch.float16)
 CPU = operators_of("cpu")
@@ -56,6 +67,23 @@ def test_backward(sample, combination, implementation, detach, assert_close):
     for actual, value in zip(found, expected, strict=False):
         assert_close(actual, value, sums=True, rounded=dtype, steep=sample.is_steep)
     assert exponent is not None or found[2].shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("odd", ["x", "grad", "y", "norm"])
+def test_tensors_that_begin_anywhere(implementation, dtype, layout, odd):
+    x, weight, exponent, grad = PACKS.tensors(dtype, layout, implementation.device)
+    saved = implementation.forward(PACKS, x, weight, exponent)
+    expected = [*saved, *implementation.backward(PACKS, grad, x, weight, exponent, saved)]
+    x, grad = shifted(x) if odd == "x" else x, shifted(grad) if odd == "grad" else grad
+    found = implementation.forward(PACKS, x, weight, exponent)
+    kept = [shifted(t) if name == odd else t for name, t in zip(("y", "norm", "winner"), found, strict=True)]
+    found = [*found, *implementation.backward(PACKS, grad, x, weight, exponent, kept)]
+    for actual, value in zip(found, expected, strict=True):
+        assert actual.shape == value.shape
+        room = (1e-5 if dtype == torch.float32 else 2e-2) * value.abs().amax() if value.numel() else 0
+        assert not value.numel() or (actual - value).abs().amax() <= room
 
 
 def test_only_what_is_needed(sample, implementation):

@@ -41,6 +41,14 @@ struct alignas(kWord) Word {
 };
 
 template <class T>
+__device__ const Word<T>& word_at(const T* from) {
+#if defined(BCOS_CUDA_ON_CPU)  // a GPU traps
+  if (reinterpret_cast<uintptr_t>(from) % kWord) cuda_on_cpu::fail("a word at an address that is no multiple of 16 bytes");
+#endif
+  return *reinterpret_cast<const Word<T>*>(from);
+}
+
+template <class T>
 __device__ void store_word(T* to, const Word<T>& word) {
 #if defined(__CUDA_ARCH__)  // an assignment is split in some of the kernels
   uint4 bits;
@@ -49,7 +57,7 @@ __device__ void store_word(T* to, const Word<T>& word) {
                "r"(bits.w)
                : "memory");
 #else
-  *reinterpret_cast<Word<T>*>(to) = word;
+  const_cast<Word<T>&>(word_at(to)) = word;
 #endif
 }
 
@@ -68,7 +76,7 @@ __device__ Lanes<computing_t<T>, count> load(const T* from) {
   } else {
 #pragma unroll
     for (int first = 0; first < count; first += kPack<T>) {
-      const Word<T> word = *reinterpret_cast<const Word<T>*>(from + first);
+      const Word<T> word = word_at(from + first);
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) result.at[first + i] = widened(word.at[i]);
     }
