@@ -43,7 +43,18 @@ def pytest_cmdline_main(config):
     if HAVE_XDIST and whole and not alone and opt.numprocesses is None and opt.dist == "no":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         opt.numprocesses, opt.dist = min(cores, MOST_PROCESSES), "loadfile"
+        opt.loadscopereorder = False  # it would put files of few tests last, which are those that train
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes; threads of several get in each other's way
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Files of short tests last, so that no process is left alone with a long one: the core's, and examples."""
+
+    def is_short(item):
+        return "bcos-core" in item.path.parts or "tests" not in item.path.parts
+
+    items.sort(key=is_short)
 
 
 @pytest.hookimpl(wrapper=True)
