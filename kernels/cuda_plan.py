@@ -14,7 +14,7 @@ import shutil
 import subprocess
 
 MODE = os.environ.get("BCOS_KERNELS_CUDA", "auto").lower() or "auto"
-DEFAULT_ARCHS = "8.0;9.0"
+DEFAULT_ARCHS = "7.5;8.0;9.0+PTX"  # of any CUDA release; 8.6 and 8.9 run the code of 8.0, later ones compile PTX
 
 
 def torch_cuda() -> str | None:

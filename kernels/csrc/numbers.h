@@ -94,7 +94,7 @@ BCOS_HOST_DEVICE float exp2_of(float x) { return exp2f(x); }
 BCOS_HOST_DEVICE float power_of(float x, float exponent) {
   return exponent == 0 ? 1.0f : exp2_of(exponent * log2_of(x));  // of 0 and infinity too
 }
-BCOS_HOST_DEVICE float ratio_of(float x, float y) {  // 0 where |y| > 2^126
+BCOS_HOST_DEVICE float ratio_of(float x, float y) {  // |y| < 2^126, beyond it 0 for a finite x
 #if defined(__CUDA_ARCH__)
   return __fdividef(x, y);
 #else

@@ -1,5 +1,5 @@
 // Uncentred batch norm on NVIDIA GPUs: chunks of a channel to a table, the table to one number per channel, the result.
-// No atomics, and chunks by shape alone: the same bits in every run.
+// No atomics, and chunks by shape and alignment alone: the same bits in every run.
 #include "launch.h"
 
 #include "../batch_norm.h"

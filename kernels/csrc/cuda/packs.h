@@ -128,7 +128,8 @@ bool is_aligned(const View<T, layout>& view, const Extent& extent) {
 template <class T, Layout layout>
 bool divides(const Extent& extent) {
   const int64_t run = layout == Layout::kChannels ? extent.width : extent.pixels;
-  return run % kPack<T> == 0 && extent.batch * extent.channels() * extent.pixels / kPack<T> <= INT32_MAX;
+  const int64_t positions = layout == Layout::kChannels ? extent.channels() : extent.pixels;  // counted in 32 bits
+  return run % kPack<T> == 0 && positions <= INT32_MAX && extent.batch * extent.channels() * extent.pixels / kPack<T> <= INT32_MAX;
 }
 
 // Functors that have a form for packs, below.
@@ -150,11 +151,13 @@ bool packs(const Energy<T, layout>& f) {
 template <class T, Layout layout, Power power, bool has_terms>
 bool packs(const Pull<T, layout, power, false, has_terms>& f) {
   return divides<T, layout>(f.extent) && is_aligned(f.grad, f.extent) && is_aligned(f.y, f.extent) &&
-         is_aligned(f.grad_lin, f.extent) && is_aligned(f.exponent_terms, f.extent) && is_aligned(f.norm);
+         is_aligned(f.grad_lin, f.extent) && is_aligned(f.exponent_terms, f.extent) && is_aligned(f.norm) &&
+         is_aligned(f.exponent);
 }
 template <class T, Layout layout, Power power>
 bool packs(const Respond<T, layout, power, false>& f) {
-  return divides<T, layout>(f.extent) && is_aligned(f.lin, f.extent) && is_aligned(f.y, f.extent) && is_aligned(f.norm);
+  return divides<T, layout>(f.extent) && is_aligned(f.lin, f.extent) && is_aligned(f.y, f.extent) && is_aligned(f.norm) &&
+         is_aligned(f.exponent);
 }
 template <class T, Layout layout>
 bool packs(const NormGradient<T, layout>& f) {
@@ -181,10 +184,15 @@ __device__ Lanes<A, count> inverses(Lanes<A, count> values) {
   return values;
 }
 
-// B of the i-th output of a pack
-template <Layout layout, class A>
-__device__ A exponent_of(const A* exponent, int64_t c, int i) {
-  return exponent[layout == Layout::kChannels ? c + i : c];
+// B of a pack's outputs
+template <Layout layout, Power power, int count, class A>
+__device__ Lanes<A, count> exponents_of(const A* exponent, int64_t c) {
+  if constexpr (power != Power::kPower)
+    return repeated<count>(A(0));
+  else if constexpr (layout == Layout::kChannels)
+    return load<count>(exponent + c);
+  else
+    return repeated<count>(exponent[c]);
 }
 
 template <class T, Layout layout>
@@ -216,11 +224,11 @@ template <class T, Layout layout, Power power, bool has_terms, class A, int coun
 __device__ Lanes<A, count> term(const Pull<T, layout, power, false, has_terms>& f, int64_t n, int64_t c, int64_t s,
                                const Lanes<A, count>& inverse_norm) {
   const Lanes<A, count> grad = load<count>(&f.grad.at(n, c, s)), y = load<count>(&f.y.at(n, c, s));
+  const Lanes<A, count> b = exponents_of<layout, power, count>(f.exponent, c);
   Lanes<A, count> along_lin, along_norm, terms;
 #pragma unroll
   for (int i = 0; i < count; ++i) {
-    const A b = power == Power::kPower ? exponent_of<layout>(f.exponent, c, i) : A(0);
-    const Recovered<A> at = recovered<A, power>(std::fabs(y.at[i]) * inverse_norm.at[i], b);
+    const Recovered<A> at = recovered<A, power>(std::fabs(y.at[i]) * inverse_norm.at[i], b.at[i]);
     along_lin.at[i] = grad.at[i] * at.scale * (A(1) + f.not_detached * at.slope);
     along_norm.at[i] = grad.at[i] * y.at[i] * at.slope;
     if constexpr (has_terms) terms.at[i] = grad.at[i] * y.at[i] * at.log;
@@ -234,11 +242,9 @@ template <class T, Layout layout, Power power, class A, int count>
 __device__ void apply(const Respond<T, layout, power, false>& f, int64_t n, int64_t c, int64_t s,
                       const Lanes<A, count>& inverse_norm) {
   Lanes<A, count> l = load<count>(&f.lin.at(n, c, s));
+  const Lanes<A, count> b = exponents_of<layout, power, count>(f.exponent, c);
 #pragma unroll
-  for (int i = 0; i < count; ++i) {
-    const A b = power == Power::kPower ? exponent_of<layout>(f.exponent, c, i) : A(0);
-    l.at[i] *= scale_of<A, power>(std::fabs(l.at[i]) * inverse_norm.at[i], b);
-  }
+  for (int i = 0; i < count; ++i) l.at[i] *= scale_of<A, power>(std::fabs(l.at[i]) * inverse_norm.at[i], b.at[i]);
   store(&f.y.at(n, c, s), l);
 }
 

@@ -1,6 +1,6 @@
-// The operators on NVIDIA GPUs, as passes around cuDNN's and cuBLAS' own: each pass reads and writes every tensor once, in
-// 16-byte words where it can (packs.h). No atomics, and sums in an order that only the shapes decide: the same result in
-// every run.
+// The operators on NVIDIA GPUs, as passes around cuDNN's and cuBLAS' own: each pass over x or y reads and writes it once, in
+// 16-byte words where it can (packs.h). No atomics, and sums in an order that shapes, strides and alignment decide: the same
+// result in every run.
 #include "launch.h"
 
 #include "../operators.h"
@@ -134,6 +134,27 @@ __global__ void reduce_kernel(const F f, int64_t items) {
   for (int64_t i = thread_number(); i < items; i += thread_count()) reduce_item(f, static_cast<Index>(i));
 }
 
+// The lanes of a warp take neighbouring pixels, the warps of a block share the channels.
+template <class Index, class F>
+__global__ void reduce_by_blocks_kernel(const F f, int64_t items) {
+  using A = typename F::A;
+  __shared__ A sums[kSlices][kWarp];
+  const int lane = threadIdx.x % kWarp, slice = threadIdx.x / kWarp;
+  for (int64_t first = int64_t{blockIdx.x} * kWarp; first < items; first += int64_t{gridDim.x} * kWarp) {
+    const bool exists = first + lane < items;
+    const GroupItem i = group_item(f, static_cast<Index>(exists ? first + lane : 0));
+    const A context = f.context(i.n, i.g, i.s);
+    sums[slice][lane] = exists ? partial_sum(f, i, context, slice, kSlices) : A(0);
+    __syncthreads();
+    if (exists && slice == 0) {
+      A sum = 0;
+      for (int other = 0; other < kSlices; ++other) sum += sums[other][lane];
+      f.finish(i.n, i.g, i.s, context, sum);
+    }
+    __syncthreads();  // before the sums are written anew
+  }
+}
+
 // Channels-last: the lanes of a warp read neighbouring channels of one pixel.
 template <class Index, class F>
 __global__ void reduce_by_warps_kernel(const F f, int64_t items) {
@@ -255,6 +276,8 @@ struct Cuda {
       using Index = decltype(index);
       if (F::layout == Layout::kChannels && e.width >= kWarp)
         launch(reduce_by_warps_kernel<Index, F>, blocks_for(items * kWarp), f, items);
+      else if (F::layout != Layout::kChannels && e.width >= kSlices)
+        launch(reduce_by_blocks_kernel<Index, F>, blocks_for(items * kSlices), f, items);
       else
         launch(reduce_kernel<Index, F>, blocks_for(items), f, items);
     });
