@@ -50,7 +50,7 @@ struct Extent {
 enum class Power { kPlain, kSquare, kPower };
 
 template <class A>
-BCOS_HOST_DEVICE A cosine_offset() {
+BCOS_HOST_DEVICE constexpr A cosine_offset() {
   return A(1e-6);
 }
 

@@ -1,9 +1,11 @@
 """Layers large enough to be cut into tasks: bands, images together, many panels, blocks of channels, both threads."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from samples import CUDA_ON_CPU, Sample, formula, formula_gradients, operators_of
 
 pytestmark = pytest.mark.skipif(
@@ -59,12 +61,35 @@ LARGE = [
     Sample("groups of 16, trainable b", 48, 48, (15, 14), 2, padding=(1, 1), groups=3, b=2.1, exponent=(48,)),
     Sample("groups of 4, one trainable b", 36, 36, (15, 14), 2, padding=(1, 1), groups=9, b=2.1, exponent=()),
     Sample("groups of 32", 64, 64, (9, 8), 2, padding=(1, 1), groups=2),
+    Sample("groups of 48, bands", 96, 144, (61, 64), 1, padding=(1, 1), groups=2),
+    Sample("groups of 17", 51, 51, (15, 14), 3, padding=(1, 1), groups=3),
+    Sample("groups of 18, images together", 54, 60, (7, 7), 9, padding=(1, 1), stride=(2, 1), groups=3),
+    Sample("groups of 20, pointwise", 60, 96, (15, 14), 3, (1, 1), groups=3),
+    Sample("groups of 20, pointwise, stride", 60, 96, (15, 14), 3, (1, 1), (2, 2), groups=3),
+    Sample("groups of 64 far apart", 1024, 1024, (9, 8), 2, padding=(1, 1), groups=16),
+    Sample("groups of 32, dilation", 64, 96, (20, 21), 2, (5, 3), (1, 2), (4, 2), (2, 3), groups=2),
+    Sample("groups of 20, max_out", 40, 40, (15, 14), 2, padding=(1, 1), groups=2, max_out=2),
+    Sample("groups of 24, b = 1.25", 48, 48, (15, 14), 2, padding=(1, 1), groups=2, b=1.25),
+    Sample(
+        "groups of 24, trainable b, max_out",
+        48,
+        40,
+        (15, 14),
+        2,
+        padding=(1, 1),
+        groups=2,
+        max_out=2,
+        b=2.1,
+        exponent=(40,),
+    ),
+    Sample("groups of 24, one trainable b", 48, 40, (15, 14), 2, padding=(1, 1), groups=2, b=2.1, exponent=()),
     Sample("groups of 4, two filters", 32, 16, (9, 8), 2, padding=(1, 1), groups=8),
 ]
 BANDS = next(s for s in LARGE if s.name == "bands")
 POINTWISE = next(s for s in LARGE if s.name == "pointwise")
 DEPTHWISE = next(s for s in LARGE if s.name == "depthwise")
 GROUPED = next(s for s in LARGE if s.name == "groups of 4")
+WIDE_GROUPS = next(s for s in LARGE if s.name == "groups of 48, bands")
 LONG = 250
 """Products in a sum, beyond which float32's rounding of it passes 2e-6: it grows with the root of their number."""
 
@@ -98,7 +123,7 @@ def test_against_the_formula(large, dtype, detach, threads, assert_close):
         assert (found[2] - expected[2]).abs().max() <= room * (grad.numel() ** 0.5 + expected[2].abs().max())
 
 
-@pytest.mark.parametrize("large", [BANDS, DEPTHWISE, GROUPED], ids=lambda s: s.name)
+@pytest.mark.parametrize("large", [BANDS, DEPTHWISE, GROUPED, WIDE_GROUPS], ids=lambda s: s.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_threads_change_no_output(large, dtype):
     """The tasks differ, the order of each sum does not; gradients of filters are summed for each thread."""
@@ -113,7 +138,7 @@ def test_threads_change_no_output(large, dtype):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE, GROUPED], ids=lambda s: s.name)
+@pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE, GROUPED, WIDE_GROUPS], ids=lambda s: s.name)
 def test_float32_filters_beside_bfloat16(large, assert_close):
     """They are rounded to it, their gradient is not."""
     sample, operators = large, operators_of("cpu")
@@ -129,10 +154,11 @@ def test_float32_filters_beside_bfloat16(large, assert_close):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=str)
-@pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE, GROUPED], ids=lambda s: s.name)
-def test_values_beyond_the_ordinary(large, value):
+@pytest.mark.parametrize("b", [2, 1.25])
+@pytest.mark.parametrize("large", [BANDS, POINTWISE, DEPTHWISE, GROUPED, WIDE_GROUPS], ids=lambda s: s.name)
+def test_values_beyond_the_ordinary(large, b, value):
     """What one pixel holds shows where the formula shows it, and nowhere else; zeros are zero and finite."""
-    sample = large
+    sample = replace(large, b=b)
     x, weight, _, grad = sample.tensors(torch.float32, "channels_last")
     x[:, :, 3, 4] = value
     weight[5] = 0
@@ -145,6 +171,43 @@ def test_values_beyond_the_ordinary(large, value):
     if value == 0:
         assert all(g.isfinite().all() for g in found)
         assert not found[1][5].any()
+
+
+@pytest.mark.parametrize("layer", ["linear", "depthwise"])
+@pytest.mark.parametrize("kind", ["every cosine", "none small"])
+def test_each_power_of_each_cosine(layer, kind):
+    """Element by element: a small cosine's y and gradients are (nearly) as precise as a large one's.
+
+    Rows (c, sqrt(1 - c^2), 0...) and filters (1 or -1, 0...) have the cosine c or -c; 35 outputs have a B each. A
+    vector whose cosines are all above 1e-4 goes another way.
+    """
+    outputs, rows = 35, 1000
+    exponent = torch.linspace(1, 5, outputs)
+    sign = torch.tensor([1.0, -1.0]).repeat(outputs)[:outputs]  # grad has it too: no sum's terms cancel
+    cosine = torch.logspace(-3 if kind == "none small" else -7, 0, rows, dtype=torch.float64)
+    pairs = torch.stack([cosine, (1 - cosine.square()).sqrt()], 1).float()
+    if layer == "linear":
+        sample = Sample("powers", 16, outputs, (1, rows), 1, linear=True, b=3, exponent=(outputs,))
+        x, grad = F.pad(pairs, (0, 14)), sign.expand(rows, outputs)
+    else:  # two pixels under a filter of two elements
+        sample = Sample("powers", outputs, outputs, (rows, 2), 1, (1, 2), groups=outputs, b=3, exponent=(outputs,))
+        x, grad = pairs.expand(1, outputs, rows, 2), sign.view(1, outputs, 1, 1).expand(1, outputs, rows, 1)
+        x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
+    weight = torch.zeros(outputs, math.prod(sample.weight_shape[1:]))
+    weight[:, 0] = sign
+    tensors = x.reshape(sample.x_shape) if layer == "linear" else x, weight.reshape(sample.weight_shape), exponent
+    grad = grad.reshape(sample.y_shape) if layer == "linear" else grad
+    operators = operators_of("cpu")
+    saved = operators.forward(sample, *tensors)
+    expected = formula(*tensors, sample)[0]
+    assert ((saved[0] - expected) / expected).abs().max() <= 1e-6
+    found = operators.backward(sample, grad, *tensors, saved)
+    expected = formula_gradients(*tensors, grad, sample)
+    there = expected[0] != 0
+    room = 2e-6 if kind == "none small" else 2e-5  # where c is below the offset, for B = 5: y is 1e-30
+    assert ((found[0] - expected[0])[there] / expected[0][there]).abs().max() <= room
+    for actual, value in zip(found[1:], expected[1:], strict=True):  # sums over the rows
+        assert (actual - value).abs().max() <= 2e-6 * value.abs().max()
 
 
 @pytest.mark.parametrize("group", [1, 4])

@@ -55,11 +55,11 @@ inline int64_t images_of(const Layer& y, int64_t bytes, int64_t shares) {
 // The layer as the products see it, cut for forward: what a task reads of x stays in the second-level cache.
 inline Layer layer_of(const Problem& problem, int64_t element_size) {
   Layer y{};
-  const bool flat = problem.is_linear || problem.is_pointwise();
-  y.batch = flat ? 1 : problem.batch, y.channels = problem.in_channels;
+  const bool flat = problem.groups == 1 && (problem.is_linear || problem.is_pointwise());
+  y.groups = problem.groups, y.batch = flat ? 1 : problem.batch, y.channels = problem.in_channels / problem.groups;
   y.height = flat ? problem.batch * problem.height * problem.width : problem.height, y.width = flat ? 1 : problem.width;
   y.rows = flat ? y.height : problem.rows, y.columns = flat ? 1 : problem.columns;
-  y.outputs = problem.out_channels, y.max_out = problem.max_out;
+  y.outputs = problem.out_channels / problem.groups, y.max_out = problem.max_out;
   for (int i = 0; i < 2; ++i) {
     y.kernel[i] = problem.kernel[i], y.stride[i] = problem.stride[i];
     y.padding[i] = problem.padding[i], y.dilation[i] = problem.dilation[i];
@@ -83,6 +83,21 @@ inline Layer layer_of(const Problem& problem, int64_t element_size) {
 template <class F>
 void share(int64_t tasks, const F& f) {
   torch::stable::parallel_for(0, tasks, 1, f);
+}
+
+// f(group, begin, end) for each group that has some of the tasks [begin, end), numbered group after group.
+template <class F>
+void each_group(int64_t tasks_of_group, int64_t begin, int64_t end, const F& f) {
+  for (int64_t group = begin / tasks_of_group; begin < end; ++group) {
+    const int64_t first = group * tasks_of_group, stop = std::min(end, first + tasks_of_group);
+    f(group, begin - first, stop - first);
+    begin = stop;
+  }
+}
+
+template <class P>
+P* moved(P* data, int64_t elements) {  // null stays
+  return data ? data + elements : data;
 }
 
 // Filters that may be given in float32 beside a shorter x.
@@ -117,9 +132,12 @@ inline std::unique_ptr<double[]> filter_factors(const Tensor& weight, ScalarType
 // A buffer that is written before it is read.
 inline std::unique_ptr<float[]> floats(int64_t count) { return std::unique_ptr<float[]>(new float[count + 64]); }
 
+// Groups as wide as half a vector at least: of narrower ones a product would compute more zeros than responses.
 inline bool can_fuse(const Problem& problem, const Tensor& x) {
-  if (!problem.is_scaled() || problem.groups != 1 || problem.max_out > 2) return false;
+  constexpr int64_t kLeastWidth = 16;
+  if (!problem.is_scaled() || problem.max_out > 2) return false;
   if (problem.length() == 0 || problem.in_channels == 0 || problem.out_channels == 0) return false;
+  if (problem.groups > 1 && std::min(problem.in_channels, problem.out_channels) < kLeastWidth * problem.groups) return false;
   if (reinterpret_cast<uintptr_t>(x.const_data_ptr()) % sizeof(float)) return false;  // bfloat16 is read in pairs
   return problem.is_linear || is_surely_channels_last(x);
 }
@@ -145,31 +163,46 @@ std::optional<Responses> fused_responses(const Problem& problem, const Tensor& x
     }
   }
   const Layer layer = layer_of(problem, sizeof(T));
-  const std::unique_ptr<float[]> panels = floats(p->forward_size(layer)), scale = floats(half ? p->scale_size(layer) : 0);
-  if (half) p->arrange(layer, rests.get(), scale.get());
+  const int64_t panels_size = p->forward_size(layer), scale_size = half ? p->scale_size(layer) : 0;
+  const std::unique_ptr<float[]> panels = floats(layer.groups * panels_size), scale = floats(layer.groups * scale_size);
+  for (int64_t g = 0; half && g < layer.groups; ++g)
+    p->arrange(layer, rests.get() + g * layer.filters(), scale.get() + g * scale_size);
   with_filters<T>(weight, factors.get(), problem.is_linear, [&](const auto& filters) {
-    share(p->forward_panels(layer), [&](int64_t begin, int64_t end) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
-        p->pack_forward(layer, filters, panels.get(), begin, end);
-      else
-        p->pack_forward_wide(layer, filters, panels.get(), begin, end);
+    const int64_t count = p->forward_panels(layer);
+    share(layer.groups * count, [&](int64_t from, int64_t to) {
+      each_group(count, from, to, [&](int64_t g, int64_t begin, int64_t end) {
+        const auto of_group = filters.group(g, layer.filters());
+        if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
+          p->pack_forward(layer, of_group, panels.get() + g * panels_size, begin, end);
+        else
+          p->pack_forward_wide(layer, of_group, panels.get() + g * panels_size, begin, end);
+      });
     });
   });
   const Tensor values = exponent_values(exponent, problem, x);
+  const float* exponents = values_or_null<float>(values);
   Responses all;
-  all.norm = torch::stable::new_empty(x, Sizes{problem.batch, 1, problem.rows, problem.columns}, ScalarType::Float);
+  all.norm = torch::stable::new_empty(x, Sizes{problem.batch, problem.groups, problem.rows, problem.columns}, ScalarType::Float);
   all.y = empty_in_format(x, problem.y_shape(), problem.type);
   all.winner = problem.max_out > 1 ? empty_in_format(x, problem.y_shape(), ScalarType::Byte) : none_like(x, ScalarType::Byte);
-  const Forward<T> f{layer,
-                     x.const_data_ptr<T>(),
-                     panels.get(),
-                     half ? scale.get() : nullptr,
-                     values_or_null<float>(values),
-                     static_cast<float>(eps),
-                     all.norm.mutable_data_ptr<float>(),
-                     all.y.mutable_data_ptr<T>(),
-                     problem.max_out > 1 ? all.winner.mutable_data_ptr<uint8_t>() : nullptr};
-  share(layer.tasks(), [&](int64_t begin, int64_t end) { p->forward(f, begin, end); });
+  uint8_t* winners = problem.max_out > 1 ? all.winner.mutable_data_ptr<uint8_t>() : nullptr;
+  const T* x_data = x.const_data_ptr<T>();
+  T* y_data = all.y.mutable_data_ptr<T>();
+  float* norm_data = all.norm.mutable_data_ptr<float>();
+  share(layer.groups * layer.tasks(), [&](int64_t from, int64_t to) {
+    each_group(layer.tasks(), from, to, [&](int64_t g, int64_t begin, int64_t end) {
+      const Forward<T> f{layer,
+                         x_data + g * layer.channels,
+                         panels.get() + g * panels_size,
+                         half ? scale.get() + g * scale_size : nullptr,
+                         moved(exponents, g * layer.outputs),
+                         static_cast<float>(eps),
+                         norm_data + g * layer.rows * layer.columns,
+                         y_data + g * layer.outputs,
+                         moved(winners, g * layer.outputs)};
+      p->forward(f, begin, end);
+    });
+  });
   return all;
 }
 
@@ -221,14 +254,19 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
   if (!pays_in_backward<T>(layer, *p, needs)) return std::nullopt;
   const Tensor weight = dense(weight_any);
   const std::unique_ptr<double[]> factors = filter_factors(weight, problem.weight_type);
-  const std::unique_ptr<float[]> panels = floats(needs.x ? p->backward_size(layer) : 0);
+  const int64_t panels_size = p->backward_size(layer);
+  const std::unique_ptr<float[]> panels = floats(needs.x ? layer.groups * panels_size : 0);
   if (needs.x)
     with_filters<T>(weight, factors.get(), problem.is_linear, [&](const auto& filters) {
-      share(p->backward_panels(layer), [&](int64_t begin, int64_t end) {
-        if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
-          p->pack_backward(layer, filters, panels.get(), begin, end);
-        else
-          p->pack_backward_wide(layer, filters, panels.get(), begin, end);
+      const int64_t count = p->backward_panels(layer);
+      share(layer.groups * count, [&](int64_t from, int64_t to) {
+        each_group(count, from, to, [&](int64_t g, int64_t begin, int64_t end) {
+          const auto of_group = filters.group(g, layer.filters());
+          if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
+            p->pack_backward(layer, of_group, panels.get() + g * panels_size, begin, end);
+          else
+            p->pack_backward_wide(layer, of_group, panels.get() + g * panels_size, begin, end);
+        });
       });
     });
   const Tensor grad = like_y(grad_any, x), y = like_y(y_any, x), norm = torch::stable::contiguous(norm_any);
@@ -237,41 +275,52 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
   Gradients result{none_like(x, problem.type), none_like(x, problem.weight_type),
                    none_like(x, exponent ? exponent->scalar_type() : ScalarType::Float)};
   if (needs.x) result.x = empty_in_format(x, problem.x_shape(), problem.type);
-  const int64_t tasks = layer.tasks(), shares = std::min<int64_t>(tasks, torch::stable::get_num_threads());
-  const int64_t size = p->gradient_size(layer);
-  const std::unique_ptr<float[]> sums(new float[needs.weight ? shares * size + 64 : 0]());
-  const std::unique_ptr<double[]> exponent_sums(new double[needs.exponent ? shares * layer.outputs : 0]());
-  const Backward<T> b{layer,
-                      grad.const_data_ptr<T>(),
-                      x.const_data_ptr<T>(),
-                      y.const_data_ptr<T>(),
-                      problem.max_out > 1 ? winner.const_data_ptr<uint8_t>() : nullptr,
-                      norm.const_data_ptr<float>(),
-                      values_or_null<float>(values),
-                      problem.detach,
-                      needs.x ? panels.get() : nullptr,
-                      needs.x ? result.x.template mutable_data_ptr<T>() : nullptr,
-                      needs.weight ? sums.get() : nullptr,
-                      needs.exponent ? exponent_sums.get() : nullptr};
-  share(shares, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) p->backward(b, i, tasks * i / shares, tasks * (i + 1) / shares);
+  T* grad_x = needs.x ? result.x.template mutable_data_ptr<T>() : nullptr;
+  const T *grad_data = grad.const_data_ptr<T>(), *x_data = x.const_data_ptr<T>(), *y_data = y.const_data_ptr<T>();
+  const uint8_t* winners = problem.max_out > 1 ? winner.const_data_ptr<uint8_t>() : nullptr;
+  const float *norm_data = norm.const_data_ptr<float>(), *exponents = values_or_null<float>(values);
+  // Group after group, and a share's tasks follow each other: most groups have all of theirs in one share.
+  const int64_t tasks = layer.groups * layer.tasks(), shares = std::min<int64_t>(tasks, torch::stable::get_num_threads());
+  const int64_t size = p->gradient_size(layer), step = layer.groups * size;
+  const std::unique_ptr<float[]> sums(new float[needs.weight ? shares * step + 64 : 0]());
+  const std::unique_ptr<double[]> exponent_sums(new double[needs.exponent ? shares * problem.out_channels : 0]());
+  share(shares, [&](int64_t first_share, int64_t end_share) {
+    for (int64_t i = first_share; i < end_share; ++i)
+      each_group(layer.tasks(), tasks * i / shares, tasks * (i + 1) / shares, [&](int64_t g, int64_t begin, int64_t end) {
+        const Backward<T> b{layer,
+                            grad_data + g * layer.outputs,
+                            x_data + g * layer.channels,
+                            y_data + g * layer.outputs,
+                            moved(winners, g * layer.outputs),
+                            norm_data + g * layer.rows * layer.columns,
+                            moved(exponents, g * layer.outputs),
+                            problem.detach,
+                            needs.x ? panels.get() + g * panels_size : nullptr,
+                            moved(grad_x, g * layer.channels),
+                            needs.weight ? sums.get() + i * step + g * size : nullptr,
+                            needs.exponent ? exponent_sums.get() + i * problem.out_channels + g * layer.outputs : nullptr};
+        p->backward(b, begin, end);
+      });
   });
   if (needs.weight) {
     const Tensor unit_gradient = empty_like(weight, ScalarType::Float);
     const int64_t stride[4] = {unit_gradient.stride(0), unit_gradient.stride(1), problem.is_linear ? 0 : unit_gradient.stride(2),
                                problem.is_linear ? 0 : unit_gradient.stride(3)};
-    share(layer.filters(), [&](int64_t begin, int64_t end) {
-      p->unpack(layer, sums.get(), shares, unit_gradient.mutable_data_ptr<float>(), stride, begin, end);
+    float* out = unit_gradient.mutable_data_ptr<float>();
+    share(layer.groups * layer.filters(), [&](int64_t from, int64_t to) {
+      each_group(layer.filters(), from, to, [&](int64_t g, int64_t begin, int64_t end) {
+        p->unpack(layer, sums.get() + g * size, shares, step, out + g * layer.filters() * stride[0], stride, begin, end);
+      });
     });
     result.weight = unit_gradient;  // projected by the caller
   }
   if (needs.exponent) {
-    Tensor sum = torch::stable::new_empty(x, problem.exponent_per_output ? Sizes{layer.outputs} : Sizes{}, ScalarType::Double);
+    Tensor sum = torch::stable::new_empty(x, problem.exponent_per_output ? Sizes{problem.out_channels} : Sizes{}, ScalarType::Double);
     double* out = sum.mutable_data_ptr<double>();
     if (!problem.exponent_per_output) *out = 0;
-    for (int64_t o = 0; o < layer.outputs; ++o) {
+    for (int64_t o = 0; o < problem.out_channels; ++o) {
       double total = 0;
-      for (int64_t i = 0; i < shares; ++i) total += exponent_sums[i * layer.outputs + o];
+      for (int64_t i = 0; i < shares; ++i) total += exponent_sums[i * problem.out_channels + o];
       problem.exponent_per_output ? out[o] = total : *out += total;
     }
     result.exponent = torch::stable::to(sum, exponent->scalar_type());

@@ -18,6 +18,7 @@ inline Scratch& planes_of_thread() {
 template <class Isa, class T, int group>
 struct Grouped {
   using V = typename Isa::V;
+  using Formula = Powers<Isa>;
   static constexpr int lanes = Isa::lanes;
   static_assert(lanes % group == 0, "a vector holds whole groups");
   static constexpr int kGroups = lanes / group;  // of a vector
@@ -38,7 +39,7 @@ struct Grouped {
     if constexpr (std::is_same_v<T, float>) {
       return Isa::load(p);
     } else {
-      V v;
+      V v{};
       float* values = floats(&v);
 #pragma omp simd
       for (int i = 0; i < lanes; ++i) values[i] = bcos::widened(p[i]);
@@ -241,7 +242,7 @@ struct Grouped {
 
   // ---- Forward ----
 
-  template <bcos::Power power>
+  template <bool has_power>
   static void forward_tasks(const GroupedForward<T>& f, int64_t begin, int64_t end) {
     const GroupedLayer& s = f.layer;
     const Plane size = s.padded();
@@ -258,8 +259,7 @@ struct Grouped {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / s.blocks(), block = task % s.blocks(), first = s.first(block);
       load_plane(s, f.x + s.image_at(n) + first, plane);
-      float b[lanes] = {};
-      if (power == bcos::Power::kPower) std::memcpy(b, f.exponent + first, sizeof(b));
+      const V slope = has_power ? Isa::load(f.exponent + first) - 1 : V{};
       for (int64_t p = 0; p < s.rows; ++p) {
         T* y = f.y + (n * s.rows + p) * s.columns * s.channels + first;
         fetch<true>(y, s.columns, s.channels);
@@ -272,12 +272,8 @@ struct Grouped {
 #pragma omp simd
         for (int64_t i = 0; i < numbers; ++i) norms[i] = std::sqrt(norms[i] + f.eps), inverse[i] = 1 / norms[i];
         for (int64_t q = 0; q < s.columns; ++q) {
-          V of_groups = unpacked(inverse + q * kGroups, Lanes{});
-          const float* factor = floats(&of_groups);
-          float* l = floats(lin + q);
-#pragma omp simd
-          for (int i = 0; i < lanes; ++i) l[i] *= bcos::scale_of<float, power>(std::fabs(l[i]) * factor[i], b[i]);
-          store(y + q * s.channels, lin[q]);
+          const V l = lin[q], factor = unpacked(inverse + q * kGroups, Lanes{});
+          store(y + q * s.channels, has_power ? Formula::response(l, factor, slope) : l * (Formula::absolute(l) * factor));
         }
         scatter(norms, s.columns, f.norm + norm_at(s, n, first, p), s.rows * s.columns);
       }
@@ -346,7 +342,7 @@ struct Grouped {
     fetch<false>(f.y + row, f.layer.columns, f.layer.channels);
   }
 
-  template <bcos::Power power, bool has_terms>
+  template <bool has_power, bool has_terms>
   static void backward_tasks(const GroupedBackward<T>& f, int64_t share, int64_t begin, int64_t end) {
     const GroupedLayer& s = f.layer;
     const Plane seen = s.padded(), spread = s.spread();
@@ -368,8 +364,8 @@ struct Grouped {
     for (int64_t task = begin; task < end; ++task) {
       // a block's images one after the other: its part of the filters' gradient stays in the cache
       const int64_t block = task / s.batch, n = task % s.batch, first = s.first(block);
-      float b[lanes] = {};
-      if (power == bcos::Power::kPower) std::memcpy(b, f.exponent + first, sizeof(b));
+      typename Formula::Exponents exponents{};
+      if (has_power) exponents = Formula::exponents(f.exponent + first, lanes);
       double terms[lanes] = {};
       if (f.grad_x) clear(grads, spread.size()), clear(pulls, spread.size());
       for (int64_t p = 0; p < s.rows; ++p) {
@@ -381,15 +377,17 @@ struct Grouped {
         fetch_responses(f, p + 1 < s.rows ? of_row + s.columns * s.channels : first_of(s, std::min(task + 1, end - 1)));
         for (int64_t q = 0; q < s.columns; ++q) {
           const int64_t at = of_row + q * s.channels;
-          V along = load(f.grad + at), pull = load(f.y + at), of_groups = unpacked(inverse + q * kGroups, Lanes{});
-          float *l = floats(&along), *r = floats(&pull), *factor = floats(&of_groups);
-#pragma omp simd
-          for (int i = 0; i < lanes; ++i) {
-            const float grad = l[i], y = r[i], along_norm = y * factor[i];
-            const bcos::Recovered<float> from = bcos::recovered<float, power>(std::fabs(along_norm), b[i]);
-            l[i] = grad * from.scale * (1 + not_detached * from.slope);
-            r[i] = grad * along_norm * from.slope * factor[i];
-            if (has_terms) terms[i] += static_cast<double>(grad * y * from.log);
+          const V grad = load(f.grad + at), y = load(f.y + at), factor = unpacked(inverse + q * kGroups, Lanes{});
+          const V ratio = Formula::absolute(y) * factor;
+          typename Formula::Pulled pulled;
+          if constexpr (has_power)
+            pulled = Formula::pull(grad, y, ratio, exponents, not_detached);
+          else
+            pulled = {grad * (Isa::root(ratio) * (1 + not_detached)), grad * y, V{}};
+          const V along = pulled.along_lin, pull = pulled.along_norm * factor * factor;
+          if constexpr (has_terms) {
+            const float* of_exponent = floats(&pulled.along_exponent);
+            for (int i = 0; i < lanes; ++i) terms[i] += static_cast<double>(of_exponent[i]);
           }
           grad_lin[p * s.columns + q] = along;
           const int64_t column = s.place(1, q);
@@ -425,18 +423,18 @@ struct Grouped {
 
   static void forward(const GroupedForward<T>& f, int64_t begin, int64_t end) {
     if (f.exponent)
-      forward_tasks<bcos::Power::kPower>(f, begin, end);
+      forward_tasks<true>(f, begin, end);
     else
-      forward_tasks<bcos::Power::kSquare>(f, begin, end);
+      forward_tasks<false>(f, begin, end);
   }
 
   static void backward(const GroupedBackward<T>& f, int64_t share, int64_t begin, int64_t end) {
     if (!f.exponent)
-      backward_tasks<bcos::Power::kSquare, false>(f, share, begin, end);
+      backward_tasks<false, false>(f, share, begin, end);
     else if (f.grad_exponent)
-      backward_tasks<bcos::Power::kPower, true>(f, share, begin, end);
+      backward_tasks<true, true>(f, share, begin, end);
     else
-      backward_tasks<bcos::Power::kPower, false>(f, share, begin, end);
+      backward_tasks<true, false>(f, share, begin, end);
   }
 };
 

@@ -8,6 +8,7 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 #endif
+#include "powers.h"
 #include "product_loops.h"
 #include "grouped_loops.h"
 
@@ -16,6 +17,7 @@ namespace {
 struct Avx2 {
   using Element = float;
   typedef float V __attribute__((vector_size(32)));
+  typedef int32_t I __attribute__((vector_size(32)));
   typedef float Unaligned __attribute__((vector_size(32), aligned(4), may_alias));
   typedef uint8_t Bytes __attribute__((vector_size(8)));
   static constexpr int step = 1, lanes = 8, tile_rows = 6, outer_rows = 4, outer_vectors = 2;
@@ -41,6 +43,24 @@ struct Avx2 {
   static BCOS_INLINE V multiply_add_words(V a, V b, V c) { return a * b + c; }
   static BCOS_INLINE V root(V v) { return _mm256_sqrt_ps(v); }
   static BCOS_INLINE void interleave(const float*, const float*, float*) {}  // a word is one element
+
+  // As in numbers.h; what is not normal becomes some number or other.
+  static BCOS_INLINE Log2Of<V> log2_parts(V x) {
+    const I bits = reinterpret_cast<I>(x), whole = (bits - 0x3f3504f3) >> 23;  // the significand from sqrt(1/2) to sqrt(2)
+    const V m = reinterpret_cast<V>(bits - whole * (1 << 23)), s = (m - 1) / (m + 1), square = s * s;
+    const V series = ((square * 0.111111111f + 0.142857143f) * square + 0.2f) * square + 0.333333333f;
+    return {__builtin_convertvector(whole, V), (s + s * square * series) * 2.88539008f};
+  }
+  static BCOS_INLINE V times_power_of_two(V x, V n) {  // in two factors, for what is subnormal
+    const V limited = _mm256_max_ps(_mm256_min_ps(n, _mm256_set1_ps(252)), _mm256_set1_ps(-252));
+    const I power = __builtin_convertvector(limited, I), half = power >> 1;
+    return x * reinterpret_cast<V>((half + 127) << 23) * reinterpret_cast<V>((power - half + 127) << 23);
+  }
+  static BCOS_INLINE V multiply_subtract(V a, V b, V c) { return _mm256_fmsub_ps(a, b, c); }
+  static BCOS_INLINE V nearest(V x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static BCOS_INLINE V reciprocal(V x) { return 1 / x; }
+  static BCOS_INLINE V at_most(V x, float limit) { return _mm256_min_ps(_mm256_set1_ps(limit), x); }  // NaN stays
+  static BCOS_INLINE bool all(I mask) { return _mm256_movemask_ps(reinterpret_cast<V>(mask)) == 0xff; }
 };
 
 }  // namespace

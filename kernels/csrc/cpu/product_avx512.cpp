@@ -8,14 +8,15 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
+#include "powers.h"
+#include "powers_avx512.h"
 #include "product_loops.h"
 #include "grouped_loops.h"
 
 namespace {
 
-struct Avx512 {
+struct Avx512 : Avx512Powers {
   using Element = float;
-  typedef float V __attribute__((vector_size(64)));
   typedef float Unaligned __attribute__((vector_size(64), aligned(4), may_alias));
   typedef uint8_t Bytes __attribute__((vector_size(16)));
   static constexpr int step = 1, lanes = 16, tile_rows = 14, outer_rows = 8, outer_vectors = 3;

@@ -8,13 +8,14 @@
 #pragma GCC push_options
 #pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
+#include "powers.h"
+#include "powers_avx512.h"
 #include "product_loops.h"
 
 namespace {
 
-struct Avx512Bf16 {
+struct Avx512Bf16 : Avx512Powers {
   using Element = torch::headeronly::BFloat16;
-  typedef float V __attribute__((vector_size(64)));
   typedef uint8_t Bytes __attribute__((vector_size(16)));
   static constexpr int step = 2, lanes = 16, tile_rows = 14, outer_rows = 8, outer_vectors = 3;
 

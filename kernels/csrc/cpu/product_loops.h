@@ -5,6 +5,7 @@
 //   Isa::V, Bytes  vectors of `lanes` float32 and uint8
 //   Isa::tile_rows, outer_rows, outer_vectors   of how many sums fit the registers
 //   Isa::load, load_some, store, multiply_add, multiply_add_words, root, sum, interleave
+//   and what powers.h asks for
 // Everything here is local to that file: one copy for each instruction set, none for the linker to choose among.
 namespace {
 
@@ -188,13 +189,22 @@ struct Loops {
   static constexpr int64_t kMost = kTiles * R;
   typedef int32_t I __attribute__((vector_size(4 * L)));
   using Bytes = typename Isa::Bytes;
+  using Formula = Powers<Isa>;
+  using Exponents = typename Formula::Exponents;
   typedef float U __attribute__((vector_size(4 * L), aligned(4), may_alias));
 
   // ---- Vectors ----
 
   static BCOS_INLINE V load_words(const float* p) { return *reinterpret_cast<const U*>(p); }
   static BCOS_INLINE void store_words(float* p, V v) { *reinterpret_cast<U*>(p) = v; }
-  static BCOS_INLINE V absolute(V v) { return reinterpret_cast<V>(reinterpret_cast<I>(v) & 0x7fffffff); }
+  static BCOS_INLINE V broadcast(float x) { return V{} + x; }
+  struct Behind {  // L zeros, then L ones
+    float of[2 * L];
+    constexpr Behind() : of() {
+      for (int i = L; i < 2 * L; ++i) of[i] = 1;
+    }
+  };
+  static BCOS_INLINE V absolute(V v) { return Formula::absolute(v); }
 
   // The squares of a pixel's elements, summed into lanes; the last word may be half of zeros.
   static BCOS_INLINE V squares(const T* x, int64_t count) {
@@ -467,7 +477,7 @@ struct Loops {
 
   // ---- Forward ----
 
-  // A row of responses to `count` outputs from `first` on, scaled and stored.
+  // A row of responses to `count` outputs from `first` on, in whole vectors, scaled and stored.
   static BCOS_INLINE void respond(const Forward<T>& f, const float* lin, float inverse, int64_t first, int64_t count,
                                   T* y) {
     if (!f.exponent) {
@@ -476,9 +486,13 @@ struct Loops {
       return;
     }
     const float* b = f.exponent + first;
-#pragma omp simd
-    for (int64_t o = 0; o < count; ++o)
-      y[o] = bcos::narrowed<T>(lin[o] * bcos::scale_of<float, bcos::Power::kPower>(std::fabs(lin[o]) * inverse, b[o]));
+    int64_t o = 0;
+    for (; o + L <= count; o += L)
+      Isa::store(y + o, Formula::response(load_words(lin + o), broadcast(inverse), load_words(b + o) - 1));
+    if (o == count) return;
+    alignas(64) float last[L];
+    store_words(last, Formula::response(load_words(lin + o), broadcast(inverse), Isa::load_words_some(b + o, count - o) - 1));
+    for (int64_t i = 0; o + i < count; ++i) y[o + i] = bcos::narrowed<T>(last[i]);
   }
 
   // The pages' and lines' way from memory takes about as long as the product: asked for before it, they are there after.
@@ -496,7 +510,7 @@ struct Loops {
     const Layer& y = f.layer;
     const bool pairs = vectors == 2 && y.max_out == 2;
     const int64_t first = y.max_out == 2 ? column / 2 : column;
-    fetch<rows, vectors * L * sizeof(T)>(f.y, places, y.outputs, first);
+    fetch<rows, vectors * L * sizeof(T)>(f.y, places, y.y_step(), first);
     V acc[rows][vectors];
     dot<rows, vectors>(pixels, segments, panel, acc);
     if (f.filter_scale) {
@@ -515,7 +529,7 @@ struct Loops {
         const I second = (b > a) | ((b != b) & (a == a));  // the first NaN wins, as in torch.max
         acc[r][0] = second ? b : a;
         if (r >= count) continue;
-        uint8_t* winner = f.winner + places[r] * y.outputs + first;
+        uint8_t* winner = f.winner + places[r] * y.y_step() + first;
         const Bytes bytes = __builtin_convertvector(-second, Bytes);
         if (there == L)
           std::memcpy(winner, &bytes, L);
@@ -531,12 +545,12 @@ struct Loops {
   template <int rows, int vectors, int width>
   static BCOS_INLINE void finish(const Forward<T>& f, const V (&acc)[rows][vectors], int64_t first, int64_t there,
                                  const int64_t* places, int64_t count, const float* inverses) {
-    const int64_t outputs = f.layer.outputs;
+    const int64_t step = f.layer.y_step();
     if (!f.exponent && there == width * L) {
 #pragma GCC unroll 32
       for (int r = 0; r < rows; ++r) {
         if (r >= count) return;
-        T* out = f.y + places[r] * outputs + first;
+        T* out = f.y + places[r] * step + first;
         const float inverse = inverses[places[r]];
 #pragma GCC unroll 4
         for (int v = 0; v < width; ++v) Isa::store(out + v * L, acc[r][v] * (absolute(acc[r][v]) * inverse));
@@ -550,7 +564,7 @@ struct Loops {
       for (int v = 0; v < width; ++v) store_words(&lin[r][v * L], acc[r][v]);
     }
     for (int64_t r = 0; r < count; ++r)
-      respond(f, lin[r], inverses[places[r]], first, there, f.y + places[r] * outputs + first);
+      respond(f, lin[r], inverses[places[r]], first, there, f.y + places[r] * step + first);
   }
 
   // Rows of x that a band of output rows sees.
@@ -568,7 +582,7 @@ struct Loops {
     const Layer& y = f.layer;
     const Panels panels = forward_panels(y);
     const int64_t depth = panels.depth, stride = spaced(depth), area = y.rows * y.columns;
-    const bool copied = depth != y.channels || (stride != depth && y.outputs > 2 * L);
+    const bool copied = depth != y.channels || (collides(y.x_step()) && y.outputs > 2 * L);
     const std::vector<Phase> down = forward_phases(y, 0), across = forward_phases(y, 1);
     // Of a layer with windows of one pixel only the pixels that are read have an energy.
     const bool single = y.is_single();
@@ -589,14 +603,14 @@ struct Loops {
       const int64_t n = task / y.bands() * y.images, images = std::min(y.images, y.batch - n);
       const int64_t first = task % y.bands() * y.band, rows = std::min(y.band, y.rows - first);
       const Reach seen = reach(y, first, rows);
-      const T* x = f.x + n * y.height * y.width * y.channels;
-      Map map{x, y.height * y.width * y.channels, y.width * y.channels, y.channels};
+      const T* x = f.x + n * y.height * y.width * y.x_step();
+      Map map{x, y.height * y.width * y.x_step(), y.width * y.x_step(), y.x_step()};
       if (copied) {
         map = {copy - seen.first * y.width * stride, high * y.width * stride, y.width * stride, stride};
         for (int64_t i = 0; i < images; ++i)
           for (int64_t pixel = 0; pixel < seen.count * y.width; ++pixel)
             std::memcpy(static_cast<void*>(copy + (i * high * y.width + pixel) * stride),
-                        x + ((i * y.height + seen.first) * y.width + pixel) * y.channels, sizeof(T) * y.channels);
+                        x + ((i * y.height + seen.first) * y.width + pixel) * y.x_step(), sizeof(T) * y.channels);
       }
       std::vector<Phase> bands;
       for (const Phase& phase : down) {
@@ -604,7 +618,7 @@ struct Loops {
         if (!bands.back().count) bands.pop_back();
       }
       for (int64_t i = 0; i < images; ++i) {
-        float* norm = f.norm + (n + i) * area;
+        float* norm = f.norm + (n + i) * y.norm_step();
         if (single) {  // windows without padding; those that have some see nothing in it
           for (int64_t place = first * y.columns; place < (first + rows) * y.columns; ++place) norm[place] = 0;
           for (const Phase& vertical : bands)
@@ -629,7 +643,7 @@ struct Loops {
         }
       }
       Ahead ahead;
-      if (task + 1 < end) {
+      if (task + 1 < end && y.groups == 1) {  // else most of it would be other groups'
         const int64_t next = (task + 1) / y.bands() * y.images, next_row = (task + 1) % y.bands() * y.band;
         const Reach then = reach(y, next_row, std::min(y.band, y.rows - next_row));
         const int64_t known = next == n ? seen.first + seen.count : 0, from = std::max(then.first, known);
@@ -639,8 +653,8 @@ struct Loops {
       }
       ahead.share(images * rows * y.columns / R * panels.count());
       Forward<T> part = f;
-      part.y += n * area * y.outputs;
-      if (part.winner) part.winner += n * area * y.outputs;
+      part.y += n * area * y.y_step();
+      if (part.winner) part.winner += n * area * y.y_step();
       for (const Phase& vertical : bands)
         for (const Phase& horizontal : across) {
           find_segments(vertical, horizontal, map.row_stride / kStep, map.pixel_stride / kStep, depth / kStep,
@@ -662,62 +676,11 @@ struct Loops {
 
   // ---- Backward: dL/dl of a task's images or rows ----
 
-  // Up to L outputs of one pixel for any B: dL/dl, and the terms of B's gradient; answers those of r, summed.
-  //
-  // With e = delta / c0 small, one of Newton's steps from c0 = u^(1/B) is exact to float32 and needs no logarithm, and
-  // the scale is u / c. Where a cosine is so small that this fails, all are found in the general way.
-  static BCOS_INLINE float pull_power(const T* grad, const T* y, const float* exponent, int64_t count, float norm,
-                                      float inverse, float attached, float* out, float* logs) {
-    constexpr float kDelta = 1e-6f, kSmall = 1e-3f, kLog2 = 0.693147181f;
-    alignas(64) float g[L], value[L], b[L], ratio[L], start[L], log_of[L], offset[L], terms[L];
-    const V gs = Isa::load_some(grad, count), values = Isa::load_some(y, count);
-    store_words(g, gs), store_words(value, values), store_words(ratio, absolute(values) * inverse);
-    if (count == L) {
-      store_words(b, load_words(exponent));
-    } else {
-      for (int i = 0; i < L; ++i) b[i] = exponent[i < count ? i : 0];
-      for (int i = static_cast<int>(count); i < L; ++i) ratio[i] = 1;
-    }
-    float largest = 0;
-#pragma omp simd
-    for (int i = 0; i < L; ++i) {
-      const float inverse_b = 1 / b[i];
-      const bcos::Log2 log = bcos::log2_parts(ratio[i]);
-      const float whole = log.whole * inverse_b, nearest = bcos::rounded(whole);
-      log_of[i] = whole + log.fraction * inverse_b;
-      start[i] = bcos::exp2_parts(nearest, (whole - nearest) + log.fraction * inverse_b);
-      // a ratio of 0, NaN or infinity has no logarithm
-      offset[i] = ratio[i] > 1e-30f && ratio[i] < 1e30f ? kDelta / start[i] : 1.0f;
-    }
-#pragma omp simd reduction(max : largest)
-    for (int i = 0; i < L; ++i) largest = offset[i] > largest ? offset[i] : largest;
-    if (largest < kSmall) {
-#pragma omp simd
-      for (int i = 0; i < L; ++i) {
-        const float e = offset[i], slope = b[i] - 1;
-        const float step = slope * (e - 0.5f * e * e) / (1 + slope / (1 + e));  // of log c, downwards
-        const float c = start[i] * (1 - step + 0.5f * step * step);
-        const float rising = slope * (c / (c + kDelta));
-        start[i] = g[i] * (ratio[i] / c) * (1 + attached * rising);
-        log_of[i] = g[i] * value[i] * (log_of[i] * kLog2 - step + e);
-        terms[i] = g[i] * value[i] * rising;
-      }
-    } else {
-#pragma omp simd
-      for (int i = 0; i < L; ++i) {
-        const auto at = bcos::recovered<float, bcos::Power::kPower>(std::fabs(value[i]) / norm, b[i]);
-        start[i] = g[i] * at.scale * (1 + attached * at.slope);
-        log_of[i] = g[i] * value[i] * at.log;
-        terms[i] = g[i] * value[i] * at.slope;
-      }
-    }
-    for (int64_t i = 0; i < count; ++i) out[i] = start[i], logs[i] = log_of[i];
-    return Isa::sum(Isa::load_words_some(terms, count));
-  }
+  static constexpr Behind kBehind{};
 
   // One pixel's dL/dl into `out` (filters); answers r.
-  static BCOS_INLINE float pull_pixel(const Backward<T>& b, const T* grad, const T* y, const uint8_t* winner, float norm,
-                                      float* out, double* exponent_sums) {
+  static BCOS_INLINE float pull_pixel(const Backward<T>& b, const Exponents* exponents, const T* grad, const T* y,
+                                      const uint8_t* winner, float norm, float* out, double* exponent_sums) {
     const int64_t outputs = b.layer.outputs;
     const float inverse = 1 / norm;
     float total = 0;
@@ -738,13 +701,23 @@ struct Loops {
       }
     } else {
       const float attached = b.detached ? 0.0f : 1.0f;
-      float logs[L];
+      V sums = {};
       for (int64_t o = 0; o < outputs; o += L) {
         const int64_t some = std::min<int64_t>(L, outputs - o);
-        total += pull_power(grad + o, y + o, b.exponent + o, some, norm, inverse, attached, out + o, logs);
-        if (exponent_sums)
-          for (int64_t i = 0; i < some; ++i) exponent_sums[o + i] += static_cast<double>(logs[i]);
+        const V g = Isa::load_some(grad + o, some), value = Isa::load_some(y + o, some);
+        const V ratio = absolute(value) * inverse + load_words(kBehind.of + L - some);  // what is behind is ordinary, and times 0
+        const auto pulled = Formula::pull(g, value, ratio, exponents[o / L], attached);
+        sums += pulled.along_norm;
+        if (some == L)
+          store_words(out + o, pulled.along_lin);
+        else
+          Isa::store_words_some(out + o, pulled.along_lin, some);
+        if (!exponent_sums) continue;
+        alignas(64) float terms[L];
+        store_words(terms, pulled.along_exponent);
+        for (int64_t i = 0; i < some; ++i) exponent_sums[o + i] += static_cast<double>(terms[i]);
       }
+      total = Isa::sum(sums);
     }
     if (b.layer.max_out == 2)
       for (int64_t o = outputs - 1; o >= 0; --o) {
@@ -754,17 +727,17 @@ struct Loops {
     return total * inverse * inverse;
   }
 
-  // `count` pixels from number `first` on into rows of `stride` elements, and r of each
-  static void pull(const Backward<T>& b, int64_t first, int64_t count, T* rows, int64_t stride, float* pulls, float* line,
-                   double* exponent_sums) {
+  // `count` pixels from number `first` on, with their norms, into rows of `stride` elements, and r of each
+  static void pull(const Backward<T>& b, const Exponents* exponents, int64_t first, const float* norms, int64_t count, T* rows,
+                   int64_t stride, float* pulls, float* line, double* exponent_sums) {
     const Layer& y = b.layer;
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = first + i;
+      const int64_t at = (first + i) * y.y_step();
       T* row = rows + i * stride;
       float* out = line;
       if constexpr (kStep == 1) out = reinterpret_cast<float*>(row);
-      const float r = pull_pixel(b, b.grad + at * y.outputs, b.y + at * y.outputs,
-                                 b.winner ? b.winner + at * y.outputs : nullptr, b.norm[at], out, exponent_sums);
+      const float r =
+          pull_pixel(b, exponents, b.grad + at, b.y + at, b.winner ? b.winner + at : nullptr, norms[i], out, exponent_sums);
       pulls[i] = b.detached ? 0 : r;
       if constexpr (kStep > 1) {
         int64_t f = 0;
@@ -780,16 +753,17 @@ struct Loops {
   static void backward_tile(const Backward<T>& b, const float* const* pixels, const std::vector<Segment>& segments,
                             const float* panel, int64_t column, const int64_t* places, int64_t count,
                             const float* spread) {
-    fetch<rows, vectors * L * sizeof(T)>(b.grad_x, places, b.layer.channels, column);
-    fetch<rows, vectors * L * sizeof(T)>(b.x, places, b.layer.channels, column);
+    const int64_t step = b.layer.x_step();
+    fetch<rows, vectors * L * sizeof(T)>(b.grad_x, places, step, column);
+    fetch<rows, vectors * L * sizeof(T)>(b.x, places, step, column);
     V acc[rows][vectors];
     dot<rows, vectors>(pixels, segments, panel, acc);
-    const int64_t channels = b.layer.channels, there = std::min<int64_t>(vectors * L, channels - column);
+    const int64_t there = std::min<int64_t>(vectors * L, b.layer.channels - column);
     if (there == vectors * L) {
 #pragma GCC unroll 32
       for (int r = 0; r < rows; ++r) {
         if (r >= count) return;
-        const int64_t at = places[r] * channels + column;
+        const int64_t at = places[r] * step + column;
         const float s = spread[places[r]];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v)
@@ -804,7 +778,7 @@ struct Loops {
       for (int v = 0; v < vectors; ++v) store_words(&linear[r][v * L], acc[r][v]);
     }
     for (int64_t r = 0; r < count; ++r) {
-      const int64_t at = places[r] * channels + column;
+      const int64_t at = places[r] * step + column;
       for (int64_t c = 0; c < there; ++c)
         b.grad_x[at + c] = bcos::narrowed<T>(
             b.detached ? linear[r][c] : linear[r][c] - bcos::widened(b.x[at + c]) * spread[places[r]]);
@@ -909,7 +883,7 @@ struct Loops {
   static void pair_windows(const Layer& y, const T* row, const T* zeros, float* words, int64_t width) {
     for (int64_t q = 0; q < y.columns; q += 2, words += width) {
       const int64_t left = q * y.stride[1] - y.padding[1];
-      if (y.dilation[1] == 1 && left >= 0 && q + 1 < y.columns && left + y.stride[1] + y.kernel[1] <= y.width) {
+      if (y.groups == 1 && y.dilation[1] == 1 && left >= 0 && q + 1 < y.columns && left + y.stride[1] + y.kernel[1] <= y.width) {
         interleave(row + left * y.channels, row + (left + y.stride[1]) * y.channels, y.kernel[1] * y.channels,
                    reinterpret_cast<T*>(words));
         continue;
@@ -918,7 +892,7 @@ struct Loops {
         const T* pixels[2];
         for (int i = 0; i < 2; ++i) {
           const int64_t w = (q + i) * y.stride[1] - y.padding[1] + b * y.dilation[1];
-          pixels[i] = q + i < y.columns && w >= 0 && w < y.width ? row + w * y.channels : zeros;
+          pixels[i] = q + i < y.columns && w >= 0 && w < y.width ? row + w * y.x_step() : zeros;
         }
         interleave(pixels[0], pixels[1], y.channels, reinterpret_cast<T*>(words + b * y.channels));
       }
@@ -956,6 +930,7 @@ struct Loops {
     std::vector<Phase> down, across, down_y, across_y;
     T *rows, *zeros;
     float *pulls, *spread, *sums, *line, *left_pairs, *right_pairs;
+    Exponents* exponents;
     std::vector<Segment> segments;
     std::vector<Runs> runs;
 
@@ -990,7 +965,10 @@ struct Loops {
         zeros = m.take<T>(most);
         left_pairs = m.take<float>(pairs ? band_pairs * depth : 0);
         right_pairs = m.take<float>(pairs ? reach_pairs * gradient.stride : 0);
+        exponents = m.take<Exponents>(b.exponent ? (y.outputs + L - 1) / L : 0);
       });
+      for (int64_t o = 0; b.exponent && o < y.outputs; o += L)
+        exponents[o / L] = Formula::exponents(b.exponent + o, std::min<int64_t>(L, y.outputs - o));
       std::memset(static_cast<void*>(rows), 0, sizeof(T) * seen * stride);  // what is behind the filters stays zero
       std::memset(static_cast<void*>(zeros), 0, sizeof(T) * most);
       if (pairs) std::memset(right_pairs, 0, sizeof(float) * reach_pairs * gradient.stride);
@@ -1001,8 +979,11 @@ struct Loops {
     // dL/dl and r of the rows that the piece sees; a row of B's gradient belongs to one band only
     void pull(const Piece& p, double* exponent_sums) {
       const auto some = [&](int64_t from, int64_t to, double* terms) {
-        const int64_t at = (from - p.seen_first) * y.columns;
-        Loops::pull(b, place(p, from), p.images * (to - from) * y.columns, rows + at * stride, stride, pulls + at, line, terms);
+        for (int64_t i = 0; i < p.images; ++i) {
+          const int64_t at = (i * y.rows + from - p.seen_first) * y.columns, image = p.image + i;
+          Loops::pull(b, exponents, (image * y.rows + from) * y.columns, b.norm + image * y.norm_step() + from * y.columns,
+                      (to - from) * y.columns, rows + at * stride, stride, pulls + at, line, terms);
+        }
       };
       const int64_t end = p.first + p.rows;  // several images are seen as a whole
       some(p.seen_first, p.first, nullptr);
@@ -1012,7 +993,7 @@ struct Loops {
 
     void gradient_of_x(const Piece& p, Ahead& ahead) {
       Backward<T> part = b;
-      part.x += p.image * area * y.channels, part.grad_x += p.image * area * y.channels;
+      part.x += p.image * area * y.x_step(), part.grad_x += p.image * area * y.x_step();
       std::vector<Phase> bands;
       for (const Phase& phase : down) {
         bands.push_back(phase.within(p.x_first, p.x_first + p.x_rows));
@@ -1062,7 +1043,7 @@ struct Loops {
     }
 
     void gradient_of_filters(const Piece& p, float* sums_of) {
-      const T* x = b.x + p.image * area * y.channels;
+      const T* x = b.x + p.image * area * y.x_step();
       const T* band = rows + (p.first - p.seen_first) * y.columns * stride;  // of the first image; others are whole
       const Reach reached = reach(y, p.first, p.rows);
       if constexpr (kStep > 1) {
@@ -1070,7 +1051,7 @@ struct Loops {
           pair_rows(band + r * y.columns * stride, y.columns, stride, depth, zeros, left_pairs + r * half * depth, depth);
         for (int64_t i = 0; i < p.images; ++i)
           for (int64_t h = 0; h < reached.count; ++h)
-            pair_windows(y, x + (i * area + (reached.first + h) * y.width) * y.channels, zeros,
+            pair_windows(y, x + (i * area + (reached.first + h) * y.width) * y.x_step(), zeros,
                          right_pairs + (i * reached.count + h) * half * gradient.stride, gradient.stride);
       }
       std::vector<Phase> bands;
@@ -1092,8 +1073,8 @@ struct Loops {
             } else {
               const int64_t pixel = i * area + vertical.source * y.width + horizontal.source + distance;
               runs.push_back({reinterpret_cast<const float*>(band + (row * y.columns + horizontal.first) * stride),
-                              reinterpret_cast<const float*>(x + pixel * y.channels), vertical.count, y.columns * stride,
-                              y.stride[0] * y.width * y.channels, horizontal.count, stride, y.stride[1] * y.channels});
+                              reinterpret_cast<const float*>(x + pixel * y.x_step()), vertical.count, y.columns * stride,
+                              y.stride[0] * y.width * y.x_step(), horizontal.count, stride, y.stride[1] * y.x_step()});
             }
           }
         };
@@ -1104,7 +1085,7 @@ struct Loops {
         }
         for (const Phase& horizontal : across_y) {
           const int64_t taps = static_cast<int64_t>(horizontal.elements.size());
-          if (y.dilation[1] == 1 && taps) {  // side by side in memory
+          if (y.groups == 1 && y.dilation[1] == 1 && taps) {  // side by side in memory
             find_runs(horizontal, 0);
             add(a, horizontal.elements[0] * y.channels, taps * y.channels, sums_of);
             continue;
@@ -1118,15 +1099,13 @@ struct Loops {
     }
   };
 
-  static void backward(const Backward<T>& b, int64_t share, int64_t begin, int64_t end) {
+  static void backward(const Backward<T>& b, int64_t begin, int64_t end) {
     const Layer& y = b.layer;
     Workspace w(b);
-    float* grad_filters = b.grad_filters ? b.grad_filters + share * w.gradient.size() : nullptr;
-    double* exponent_sums = b.grad_exponent ? b.grad_exponent + share * y.outputs : nullptr;
     for (int64_t task = begin; task < end; ++task) {
       const Piece p(y, task);
       Ahead ahead;
-      if (task + 1 < end) {
+      if (task + 1 < end && y.groups == 1) {
         const Piece next(y, task + 1);
         const int64_t known = w.place(p, p.seen_first + p.images * p.seen_rows), from = std::max(known, w.place(next, next.seen_first));
         const int64_t to = w.place(next, next.seen_first) + next.images * next.seen_rows * y.columns;
@@ -1137,13 +1116,13 @@ struct Loops {
           ahead.add(b.x + (p.image * w.area + next.x_first * y.width) * y.channels,
                     static_cast<int64_t>(sizeof(T)) * next.x_rows * y.width * y.channels);
       }
-      w.pull(p, exponent_sums);
+      w.pull(p, b.grad_exponent);
       if (b.panels) w.gradient_of_x(p, ahead);
-      if (!grad_filters) continue;
+      if (!b.grad_filters) continue;
       if (y.is_pointwise())
-        w.gradient_of_pointwise_filters(p, grad_filters);
+        w.gradient_of_pointwise_filters(p, b.grad_filters);
       else
-        w.gradient_of_filters(p, grad_filters);
+        w.gradient_of_filters(p, b.grad_filters);
     }
   }
 
@@ -1162,7 +1141,7 @@ struct Loops {
     return found;
   }
 
-  static void unpack(const Layer& y, const float* shares, int64_t count, float* out, const int64_t* stride,
+  static void unpack(const Layer& y, const float* shares, int64_t count, int64_t step, float* out, const int64_t* stride,
                      int64_t begin, int64_t end) {
     const Gradient g = gradient(y);
     for (int64_t f = begin; f < end; ++f)
@@ -1172,7 +1151,7 @@ struct Loops {
         float* to = out + f * stride[0] + row * stride[2] + column * stride[3];
         for (int64_t c = 0; c < y.channels; ++c) {
           float total = 0;
-          for (int64_t i = 0; i < count; ++i) total += from[i * g.size() + c];
+          for (int64_t i = 0; i < count; ++i) total += from[i * step + c];
           to[c * stride[1]] = total;
         }
       }
