@@ -282,11 +282,12 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
   // Group after group, and a share's tasks follow each other: most groups have all of theirs in one share.
   const int64_t tasks = layer.groups * layer.tasks(), shares = std::min<int64_t>(tasks, torch::stable::get_num_threads());
   const int64_t size = p->gradient_size(layer), step = layer.groups * size;
-  const std::unique_ptr<float[]> sums(new float[needs.weight ? shares * step + 64 : 0]());
+  const auto first_task = [&](int64_t i) { return tasks * i / shares; };
+  const std::unique_ptr<float[]> sums = floats(needs.weight ? shares * step : 0);
   const std::unique_ptr<double[]> exponent_sums(new double[needs.exponent ? shares * problem.out_channels : 0]());
   share(shares, [&](int64_t first_share, int64_t end_share) {
     for (int64_t i = first_share; i < end_share; ++i)
-      each_group(layer.tasks(), tasks * i / shares, tasks * (i + 1) / shares, [&](int64_t g, int64_t begin, int64_t end) {
+      each_group(layer.tasks(), first_task(i), first_task(i + 1), [&](int64_t g, int64_t begin, int64_t end) {
         const Backward<T> b{layer,
                             grad_data + g * layer.outputs,
                             x_data + g * layer.channels,
@@ -309,7 +310,11 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
     float* out = unit_gradient.mutable_data_ptr<float>();
     share(layer.groups * layer.filters(), [&](int64_t from, int64_t to) {
       each_group(layer.filters(), from, to, [&](int64_t g, int64_t begin, int64_t end) {
-        p->unpack(layer, sums.get() + g * size, shares, step, out + g * layer.filters() * stride[0], stride, begin, end);
+        int64_t first = 0, last = shares;  // of the shares that have some of the group's tasks
+        while (first_task(first + 1) <= g * layer.tasks()) ++first;
+        while (first_task(last - 1) >= (g + 1) * layer.tasks()) --last;
+        p->unpack(layer, sums.get() + first * step + g * size, last - first, step, out + g * layer.filters() * stride[0], stride,
+                  begin, end);
       });
     });
     result.weight = unit_gradient;  // projected by the caller

@@ -73,7 +73,7 @@ struct Backward {
   bool detached;         // the scale is a constant
   const float* panels;   // of pack_backward; null: only the filters' gradient is wanted
   T* grad_x;
-  float* grad_filters;   // gradient_size(), to be added to; null: not wanted
+  float* grad_filters;   // gradient_size(), of these tasks; null: not wanted
   double* grad_exponent; // one for each output, to be added to; null: not wanted
 };
 

@@ -396,12 +396,23 @@ struct Loops {
         const int64_t row = tap / y.kernel[1], column = tap % y.kernel[1];
         const int64_t at = row * w.stride[2] + column * w.stride[3] + first * w.stride[1];
         T* words = reinterpret_cast<T*>(panels + p.first(panel) + backward_tap(y, row, column) * p.depth / kStep * width);
-        for (int64_t f = 0; f < p.depth; ++f) {
-          T* word = words + f / kStep * width * kStep + f % kStep;
-          const int64_t there = f < y.filters() ? std::min(width, y.channels - first) : 0;
-          const double factor = w.factor && there ? w.factor[f] : 1;
-          for (int64_t c = 0; c < there; ++c) word[c * kStep] = element(w, at + f * w.stride[0] + c * w.stride[1], factor);
-          for (int64_t c = there; c < width; ++c) word[c * kStep] = T(0.0f);
+        for (int64_t f = 0; f < p.depth; f += kStep, words += width * kStep) {
+          T lines[kStep][kVectors * L];
+          for (int i = 0; i < kStep; ++i) {
+            const int64_t there = f + i < y.filters() ? std::min(width, y.channels - first) : 0;
+            const double factor = w.factor && there ? w.factor[f + i] : 1;
+            const int64_t from = at + (f + i) * w.stride[0];
+            T* line = kStep == 1 ? words : lines[i];
+            if (w.stride[1] == 1) {
+#pragma omp simd
+              for (int64_t c = 0; c < there; ++c) line[c] = element(w, from + c, factor);
+            } else {
+              for (int64_t c = 0; c < there; ++c) line[c] = element(w, from + c * w.stride[1], factor);
+            }
+            for (int64_t c = there; c < width; ++c) line[c] = T(0.0f);
+          }
+          for (int64_t c = 0; kStep > 1 && c < width; c += L)
+            Isa::interleave(lines[0] + c, lines[kStep - 1] + c, words + c * kStep);
         }
       }
     }
@@ -799,34 +810,45 @@ struct Loops {
     return {y.kernel[0], depth_of_filters(y), columns, up(columns, L)};
   }
 
-  // Words of dL/dl and of x that belong together: `rows` runs of `count`, with the strides of runs and within.
+  // One side of the outer products: words of places, of a filter or a column each.
+  struct Operand {
+    const float* data;
+    int64_t step;    // from one place to the next, where a place's words lie together
+    int64_t places;  // or 0; else blocks of words one after the other, each with this many places
+  };
+  static constexpr int64_t kColumns = Isa::outer_vectors * L;  // in a block at most
+
+  // Places of dL/dl and of x that belong together: `rows` runs of `count`, and how far they lie apart.
   struct Runs {
-    const float *left, *right;
-    int64_t rows, left_row, right_row, count, left_step, right_step;
+    int64_t left, right, rows, left_row, right_row, count, right_step;
   };
 
-  // out[r][v] += sum over the runs of left[r] with the vectors at right; of the last vector `last` words are there
+  // out[r][v] += sum over the runs of left[r] with the vectors at right, or, first, is that sum; of the last vector `last`
+  // words are there
   template <int rows, int vectors>
-  static void outer(const Runs* runs, int64_t number, int64_t row, int64_t column, int64_t last, float* out,
-                    int64_t stride) {
+  static void outer(const std::vector<Runs>& runs, const float* left, int64_t left_step, const float* right, int64_t right_step,
+                    int64_t last, bool is_first, float* out, int64_t stride) {
     V acc[rows][vectors];
 #pragma GCC unroll 32
     for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) acc[r][v] = V{};
     }
-    for (int64_t n = 0; n < number; ++n)
-      for (int64_t i = 0; i < runs[n].rows; ++i) {
-        const float *left = runs[n].left + i * runs[n].left_row + row, *right = runs[n].right + i * runs[n].right_row + column;
-        for (int64_t j = 0; j < runs[n].count; ++j, left += runs[n].left_step, right += runs[n].right_step) {
-          V x[vectors];
+    for (const Runs& run : runs)
+      for (int64_t i = 0; i < run.rows; ++i) {
+        const float* l = left + (run.left + i * run.left_row) * left_step;
+        const float* x = right + (run.right + i * run.right_row) * right_step;
+        const int64_t step = run.right_step * right_step;
+        for (int64_t j = 0; j < run.count; ++j, l += left_step, x += step) {
+          V columns[vectors];
 #pragma GCC unroll 4
-          for (int v = 0; v + 1 < vectors; ++v) x[v] = load_words(right + v * L);
-          x[vectors - 1] = last == L ? load_words(right + (vectors - 1) * L) : Isa::load_words_some(right + (vectors - 1) * L, last);
+          for (int v = 0; v + 1 < vectors; ++v) columns[v] = load_words(x + v * L);
+          const float* end = x + (vectors - 1) * L;
+          columns[vectors - 1] = last == L ? load_words(end) : Isa::load_words_some(end, last);
 #pragma GCC unroll 32
           for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; ++v) acc[r][v] = Isa::multiply_add(left[r], x[v], acc[r][v]);
+            for (int v = 0; v < vectors; ++v) acc[r][v] = Isa::multiply_add(l[r], columns[v], acc[r][v]);
           }
         }
       }
@@ -835,67 +857,96 @@ struct Loops {
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) {
         float* at = out + r * stride + v * L;
+        const V sum = is_first ? acc[r][v] : load_words(at) + acc[r][v];
         if (v + 1 < vectors || last == L)
-          store_words(at, load_words(at) + acc[r][v]);
+          store_words(at, sum);
         else  // what is behind is another filter's, or another thread's
-          Isa::store_words_some(at, load_words(at) + acc[r][v], last);
+          Isa::store_words_some(at, sum, last);
       }
     }
   }
 
-  static void accumulate(const Gradient& g, const Runs* runs, int64_t number, int64_t columns, int64_t filters, float* out) {
+  static void accumulate(const Gradient& g, const std::vector<Runs>& runs, const Operand& left, const Operand& right,
+                         int64_t columns, int64_t filters, bool is_first, float* out) {
     constexpr int kFew = Isa::outer_rows, kMany = 2 * Isa::outer_rows;
-    for (int64_t column = 0; column < columns;) {
+    for (int64_t column = 0; column < columns; column += kColumns) {
       const int64_t vectors = std::min<int64_t>(Isa::outer_vectors, (columns - column + L - 1) / L);
       const int64_t last = std::min<int64_t>(L, columns - column - (vectors - 1) * L);
+      const float* x = right.data + column * (right.places ? right.places : 1);
+      const int64_t step = right.places ? vectors * L : right.step;
       for (int64_t f = 0; f < filters;) {
+        const float* l = left.data + (left.places ? f / L * L * left.places + f % L : f);
         float* at = out + f * g.stride + column;
         const bool many = vectors == 1 && filters - f > kFew;
         if (many)
-          outer<kMany, 1>(runs, number, f, column, last, at, g.stride);
+          outer<kMany, 1>(runs, l, left.step, x, step, last, is_first, at, g.stride);
         else if (vectors == 1)
-          outer<kFew, 1>(runs, number, f, column, last, at, g.stride);
+          outer<kFew, 1>(runs, l, left.step, x, step, last, is_first, at, g.stride);
         else if (vectors == 2)
-          outer<kFew, 2>(runs, number, f, column, last, at, g.stride);
+          outer<kFew, 2>(runs, l, left.step, x, step, last, is_first, at, g.stride);
         else
-          outer<kFew, Isa::outer_vectors>(runs, number, f, column, last, at, g.stride);
+          outer<kFew, Isa::outer_vectors>(runs, l, left.step, x, step, last, is_first, at, g.stride);
         f += many ? kMany : kFew;
       }
-      column += vectors * L;
     }
   }
 
-  static BCOS_INLINE void interleave(const T* even, const T* odd, int64_t elements, T* out) {
-    int64_t c = 0;
-    for (; c + L <= elements; c += L) Isa::interleave(even + c, odd + c, out + 2 * c);
-    for (; c < elements; ++c) out[2 * c] = even[c], out[2 * c + 1] = odd[c];
+  // ---- Half precision: words of two neighbouring places, in blocks. A block's words are read in the order in which they lie
+  // in memory, once for each of the other side's; rows of pairs as long as a layer is wide would fight for a few places in
+  // the first-level cache. ----
+
+  static int64_t left_words(int64_t places, int64_t depth) { return places * up(depth, L); }
+  static int64_t right_words(int64_t places, int64_t columns) { return places * up(columns, L); }
+
+  // Where the word of a column begins that is a multiple of L, in blocks of `width` columns (of fewer: the last).
+  static BCOS_INLINE float* word(float* words, int64_t places, int64_t width, int64_t columns, int64_t place, int64_t column) {
+    const int64_t block = column / width * width, there = std::min(width, up(columns - block, L));
+    return words + block * places + place * there + column - block;
+  }
+  static BCOS_INLINE float* left_word(float* words, int64_t places, int64_t depth, int64_t place, int64_t f) {
+    return word(words, places, L, depth, place, f);
+  }
+  static BCOS_INLINE float* right_word(float* words, int64_t places, int64_t columns, int64_t place, int64_t column) {
+    return word(words, places, kColumns, columns, place, column);
   }
 
-  // Words of two neighbouring rows' elements, (count / 2, width); a row that is missing is zero.
-  static void pair_rows(const T* rows, int64_t count, int64_t stride, int64_t elements, const T* zeros, float* words,
-                        int64_t width) {
+  // at(c): where the words of elements c, c + 1... of both rows go
+  template <class At>
+  static BCOS_INLINE void interleave(const T* even, const T* odd, int64_t elements, const At& at) {
+    int64_t c = 0;
+    for (; c + L <= elements; c += L) Isa::interleave(even + c, odd + c, reinterpret_cast<T*>(at(c)));
+    if (c == elements) return;
+    T* out = reinterpret_cast<T*>(at(c));
+    for (int64_t i = 0; c + i < elements; ++i) out[2 * i] = even[c + i], out[2 * i + 1] = odd[c + i];
+  }
+
+  // `count` rows, a `stride` apart, of so many elements; a row that is missing is zero. at(pair, c)
+  template <class At>
+  static BCOS_INLINE void pair_rows(const T* rows, int64_t count, int64_t stride, int64_t elements, const T* zeros, const At& at) {
     for (int64_t i = 0; i < count; i += 2)
       interleave(rows + i * stride, i + 1 < count ? rows + (i + 1) * stride : zeros, elements,
-                 reinterpret_cast<T*>(words + i / 2 * width));
+                 [&](int64_t c) { return at(i / 2, c); });
   }
 
-  // The same of what two neighbouring windows see of one row of x: (columns / 2, (column of the window, channel)).
-  static void pair_windows(const Layer& y, const T* row, const T* zeros, float* words, int64_t width) {
-    for (int64_t q = 0; q < y.columns; q += 2, words += width) {
+  // What two neighbouring windows see of one row of x: elements are (column of the window, channel). at(pair, element)
+  template <class At>
+  static BCOS_INLINE void pair_windows(const Layer& y, const T* row, const T* zeros, T* lines, const At& at) {
+    const int64_t elements = y.kernel[1] * y.channels;
+    for (int64_t q = 0; q < y.columns; q += 2) {
       const int64_t left = q * y.stride[1] - y.padding[1];
-      if (y.groups == 1 && y.dilation[1] == 1 && left >= 0 && q + 1 < y.columns && left + y.stride[1] + y.kernel[1] <= y.width) {
-        interleave(row + left * y.channels, row + (left + y.stride[1]) * y.channels, y.kernel[1] * y.channels,
-                   reinterpret_cast<T*>(words));
-        continue;
-      }
-      for (int64_t b = 0; b < y.kernel[1]; ++b) {
-        const T* pixels[2];
-        for (int i = 0; i < 2; ++i) {
+      const T* windows[2] = {row + left * y.channels, row + (left + y.stride[1]) * y.channels};
+      const bool is_one_piece = y.groups == 1 && y.dilation[1] == 1 && left >= 0 && q + 1 < y.columns &&
+                                left + y.stride[1] + y.kernel[1] <= y.width;
+      for (int i = 0; i < 2 && !is_one_piece; ++i) {
+        T* line = lines + i * elements;
+        for (int64_t b = 0; b < y.kernel[1]; ++b) {
           const int64_t w = (q + i) * y.stride[1] - y.padding[1] + b * y.dilation[1];
-          pixels[i] = q + i < y.columns && w >= 0 && w < y.width ? row + w * y.x_step() : zeros;
+          const T* pixel = q + i < y.columns && w >= 0 && w < y.width ? row + w * y.x_step() : zeros;
+          std::memcpy(static_cast<void*>(line + b * y.channels), pixel, sizeof(T) * y.channels);
         }
-        interleave(pixels[0], pixels[1], y.channels, reinterpret_cast<T*>(words + b * y.channels));
+        windows[i] = line;
       }
+      interleave(windows[0], windows[1], elements, [&](int64_t c) { return at(q / 2, c); });
     }
   }
 
@@ -928,7 +979,8 @@ struct Loops {
     Gradient gradient;
     int64_t depth, stride /* elements of a row of dL/dl */, area, half /* pairs in an output row */;
     std::vector<Phase> down, across, down_y, across_y;
-    T *rows, *zeros;
+    int64_t band_pairs, reach_pairs;
+    T *rows, *zeros, *lines;
     float *pulls, *spread, *sums, *line, *left_pairs, *right_pairs;
     Exponents* exponents;
     std::vector<Segment> segments;
@@ -952,8 +1004,8 @@ struct Loops {
       const int64_t reached = (y.kernel[0] - 1) * y.dilation[0];
       const int64_t seen = y.images * y.columns * std::min(y.rows, y.band + 2 * (std::max(reached, y.padding[0]) / y.stride[0] + 1));
       const int64_t x_rows = std::min(y.height, y.band * y.stride[0] + std::max<int64_t>(0, y.height - y.rows * y.stride[0]));
-      const int64_t band_pairs = flat ? (y.band + 1) / 2 : y.images * y.band * half;
-      const int64_t reach_pairs =
+      band_pairs = flat ? (y.band + 1) / 2 : y.images * y.band * half;
+      reach_pairs =
           flat ? band_pairs : y.images * std::min(y.height, (y.band - 1) * y.stride[0] + reached + 1) * half;
       const int64_t most = std::max(depth, y.channels);
       memory.lay_out([&](Scratch& m) {
@@ -963,15 +1015,15 @@ struct Loops {
         sums = m.take<float>(y.columns);
         line = m.take<float>(depth);
         zeros = m.take<T>(most);
-        left_pairs = m.take<float>(pairs ? band_pairs * depth : 0);
-        right_pairs = m.take<float>(pairs ? reach_pairs * gradient.stride : 0);
+        lines = m.take<T>(pairs ? 2 * gradient.columns : 0);
+        left_pairs = m.take<float>(pairs ? left_words(band_pairs, depth) : 0);
+        right_pairs = m.take<float>(pairs ? right_words(reach_pairs, gradient.columns) : 0);
         exponents = m.take<Exponents>(b.exponent ? (y.outputs + L - 1) / L : 0);
       });
       for (int64_t o = 0; b.exponent && o < y.outputs; o += L)
         exponents[o / L] = Formula::exponents(b.exponent + o, std::min<int64_t>(L, y.outputs - o));
       std::memset(static_cast<void*>(rows), 0, sizeof(T) * seen * stride);  // what is behind the filters stays zero
       std::memset(static_cast<void*>(zeros), 0, sizeof(T) * most);
-      if (pairs) std::memset(right_pairs, 0, sizeof(float) * reach_pairs * gradient.stride);
     }
 
     int64_t place(const Piece& p, int64_t row) const { return (p.image * y.rows + row) * y.columns; }
@@ -1023,36 +1075,42 @@ struct Loops {
         }
     }
 
-    void add(int64_t row, int64_t column, int64_t columns, float* sums_of) {
-      accumulate(gradient, runs.data(), static_cast<int64_t>(runs.size()), columns, y.filters(),
-                 sums_of + gradient.at(row, 0) + column);
+    Operand paired_left() const { return {left_pairs, L, band_pairs}; }
+    Operand paired_right() const { return {right_pairs, 0, reach_pairs}; }
+    float* left_at(int64_t pair, int64_t f) const { return left_word(left_pairs, band_pairs, depth, pair, f); }
+    float* right_at(int64_t pair, int64_t column) const {
+      return right_word(right_pairs, reach_pairs, gradient.columns, pair, column);
+    }
+    void add(int64_t row, int64_t column, int64_t columns, const Operand& left, const Operand& right, bool is_first, float* sums_of) {
+      accumulate(gradient, runs, left, right, columns, y.filters(), is_first, sums_of + gradient.at(row, 0) + column);
     }
 
-    void gradient_of_pointwise_filters(const Piece& p, float* sums_of) {
+    void gradient_of_pointwise_filters(const Piece& p, bool is_first, float* sums_of) {
       const T* x = b.x + p.first * y.channels;
-      runs.clear();
       if constexpr (kStep > 1) {
-        pair_rows(x, p.rows, y.channels, y.channels, zeros, right_pairs, gradient.stride);
-        pair_rows(rows, p.rows, stride, depth, zeros, left_pairs, depth);
-        runs.push_back({left_pairs, right_pairs, 1, 0, 0, (p.rows + 1) / 2, depth, gradient.stride});
+        pair_rows(x, p.rows, y.channels, y.channels, zeros, [&](int64_t pair, int64_t c) { return right_at(pair, c); });
+        pair_rows(rows, p.rows, stride, depth, zeros, [&](int64_t pair, int64_t f) { return left_at(pair, f); });
+        runs.assign(1, {0, 0, 1, 0, 0, (p.rows + 1) / 2, 1});
+        add(0, 0, y.channels, paired_left(), paired_right(), is_first, sums_of);
       } else {
-        runs.push_back({reinterpret_cast<const float*>(rows), reinterpret_cast<const float*>(x), 1, 0, 0, p.rows, stride,
-                        y.channels});
+        runs.assign(1, {0, 0, 1, 0, 0, p.rows, 1});
+        add(0, 0, y.channels, {reinterpret_cast<const float*>(rows), stride, 0},
+            {reinterpret_cast<const float*>(x), y.channels, 0}, is_first, sums_of);
       }
-      add(0, 0, y.channels, sums_of);
     }
 
-    void gradient_of_filters(const Piece& p, float* sums_of) {
+    void gradient_of_filters(const Piece& p, bool is_first, float* sums_of) {
       const T* x = b.x + p.image * area * y.x_step();
       const T* band = rows + (p.first - p.seen_first) * y.columns * stride;  // of the first image; others are whole
       const Reach reached = reach(y, p.first, p.rows);
       if constexpr (kStep > 1) {
         for (int64_t r = 0; r < p.images * p.rows; ++r)
-          pair_rows(band + r * y.columns * stride, y.columns, stride, depth, zeros, left_pairs + r * half * depth, depth);
+          pair_rows(band + r * y.columns * stride, y.columns, stride, depth, zeros,
+                    [&](int64_t pair, int64_t f) { return left_at(r * half + pair, f); });
         for (int64_t i = 0; i < p.images; ++i)
           for (int64_t h = 0; h < reached.count; ++h)
-            pair_windows(y, x + (i * area + (reached.first + h) * y.width) * y.x_step(), zeros,
-                         right_pairs + (i * reached.count + h) * half * gradient.stride, gradient.stride);
+            pair_windows(y, x + (i * area + (reached.first + h) * y.width) * y.x_step(), zeros, lines,
+                         [&](int64_t pair, int64_t c) { return right_at((i * reached.count + h) * half + pair, c); });
       }
       std::vector<Phase> bands;
       for (const Phase& phase : down_y) {
@@ -1061,39 +1119,32 @@ struct Loops {
       }
       for (int64_t a = 0; a < y.kernel[0]; ++a) {
         const Place vertical = place_of(bands, a);
+        // In float32 a row's columns may come in several parts, one over the other.
+        if (is_first && (kStep == 1 || !vertical.count))
+          std::memset(sums_of + gradient.at(a, 0), 0, sizeof(float) * gradient.filters * gradient.stride);
         if (!vertical.count) continue;
-        const auto find_runs = [&](const Phase& horizontal, int64_t distance) {
-          runs.clear();
-          for (int64_t i = 0; i < p.images; ++i) {
-            const int64_t row = i * p.rows + vertical.first - p.first;
-            if constexpr (kStep > 1) {
-              const int64_t source = i * reached.count + vertical.source - reached.first;
-              runs.push_back({left_pairs + row * half * depth, right_pairs + source * half * gradient.stride, vertical.count,
-                              half * depth, y.stride[0] * half * gradient.stride, half, depth, gradient.stride});
-            } else {
-              const int64_t pixel = i * area + vertical.source * y.width + horizontal.source + distance;
-              runs.push_back({reinterpret_cast<const float*>(band + (row * y.columns + horizontal.first) * stride),
-                              reinterpret_cast<const float*>(x + pixel * y.x_step()), vertical.count, y.columns * stride,
-                              y.stride[0] * y.width * y.x_step(), horizontal.count, stride, y.stride[1] * y.x_step()});
-            }
-          }
-        };
+        runs.clear();
         if constexpr (kStep > 1) {
-          find_runs(across_y[0], 0);
-          add(a, 0, gradient.columns, sums_of);
+          for (int64_t i = 0; i < p.images; ++i)
+            runs.push_back({(i * p.rows + vertical.first - p.first) * half,
+                            (i * reached.count + vertical.source - reached.first) * half, vertical.count, half,
+                            y.stride[0] * half, half, 1});
+          add(a, 0, gradient.columns, paired_left(), paired_right(), is_first, sums_of);
           continue;
         }
+        const Operand left{reinterpret_cast<const float*>(band), stride, 0};
         for (const Phase& horizontal : across_y) {
+          runs.clear();
+          for (int64_t i = 0; i < p.images; ++i)
+            runs.push_back({(i * p.rows + vertical.first - p.first) * y.columns + horizontal.first,
+                            i * area + vertical.source * y.width + horizontal.source, vertical.count, y.columns,
+                            y.stride[0] * y.width, horizontal.count, y.stride[1]});
           const int64_t taps = static_cast<int64_t>(horizontal.elements.size());
-          if (y.groups == 1 && y.dilation[1] == 1 && taps) {  // side by side in memory
-            find_runs(horizontal, 0);
-            add(a, horizontal.elements[0] * y.channels, taps * y.channels, sums_of);
-            continue;
-          }
-          for (int64_t i = 0; i < taps; ++i) {
-            find_runs(horizontal, horizontal.distances[i]);
-            add(a, horizontal.elements[i] * y.channels, y.channels, sums_of);
-          }
+          const bool is_one_piece = y.groups == 1 && y.dilation[1] == 1 && taps;  // taps side by side in memory
+          const int64_t times = is_one_piece ? 1 : taps, channels = is_one_piece ? taps * y.channels : y.channels;
+          for (int64_t i = 0; i < times; ++i)
+            add(a, horizontal.elements[i] * y.channels, channels, left,
+                {reinterpret_cast<const float*>(x + horizontal.distances[i] * y.x_step()), y.x_step(), 0}, false, sums_of);
         }
       }
     }
@@ -1120,9 +1171,9 @@ struct Loops {
       if (b.panels) w.gradient_of_x(p, ahead);
       if (!b.grad_filters) continue;
       if (y.is_pointwise())
-        w.gradient_of_pointwise_filters(p, b.grad_filters);
+        w.gradient_of_pointwise_filters(p, task == begin, b.grad_filters);
       else
-        w.gradient_of_filters(p, b.grad_filters);
+        w.gradient_of_filters(p, task == begin, b.grad_filters);
     }
   }
 
