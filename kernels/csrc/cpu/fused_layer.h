@@ -129,8 +129,20 @@ inline std::unique_ptr<double[]> filter_factors(const Tensor& weight, ScalarType
   return factors;
 }
 
-// A buffer that is written before it is read.
-inline std::unique_ptr<float[]> floats(int64_t count) { return std::unique_ptr<float[]>(new float[count + 64]); }
+// A buffer for vectors, aligned with the cache's lines: what crosses them is read twice. Written before it is read.
+class Floats {
+ public:
+  explicit Floats(int64_t count) : memory_(new float[count + 64 + kFloats]) {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    data_ = memory_.get() + (kFloats - address / sizeof(float) % kFloats) % kFloats;
+  }
+  float* get() const { return data_; }
+
+ private:
+  static constexpr int64_t kFloats = 16;
+  std::unique_ptr<float[]> memory_;
+  float* data_;
+};
 
 // Groups as wide as half a vector at least: of narrower ones a product would compute more zeros than responses.
 inline bool can_fuse(const Problem& problem, const Tensor& x) {
@@ -164,7 +176,7 @@ std::optional<Responses> fused_responses(const Problem& problem, const Tensor& x
   }
   const Layer layer = layer_of(problem, sizeof(T));
   const int64_t panels_size = p->forward_size(layer), scale_size = half ? p->scale_size(layer) : 0;
-  const std::unique_ptr<float[]> panels = floats(layer.groups * panels_size), scale = floats(layer.groups * scale_size);
+  const Floats panels(layer.groups * panels_size), scale(layer.groups * scale_size);
   for (int64_t g = 0; half && g < layer.groups; ++g)
     p->arrange(layer, rests.get() + g * layer.filters(), scale.get() + g * scale_size);
   with_filters<T>(weight, factors.get(), problem.is_linear, [&](const auto& filters) {
@@ -255,7 +267,7 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
   const Tensor weight = dense(weight_any);
   const std::unique_ptr<double[]> factors = filter_factors(weight, problem.weight_type);
   const int64_t panels_size = p->backward_size(layer);
-  const std::unique_ptr<float[]> panels = floats(needs.x ? layer.groups * panels_size : 0);
+  const Floats panels(needs.x ? layer.groups * panels_size : 0);
   if (needs.x)
     with_filters<T>(weight, factors.get(), problem.is_linear, [&](const auto& filters) {
       const int64_t count = p->backward_panels(layer);
@@ -283,7 +295,7 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
   const int64_t tasks = layer.groups * layer.tasks(), shares = std::min<int64_t>(tasks, torch::stable::get_num_threads());
   const int64_t size = p->gradient_size(layer), step = layer.groups * size;
   const auto first_task = [&](int64_t i) { return tasks * i / shares; };
-  const std::unique_ptr<float[]> sums = floats(needs.weight ? shares * step : 0);
+  const Floats sums(needs.weight ? shares * step : 0);
   const std::unique_ptr<double[]> exponent_sums(new double[needs.exponent ? shares * problem.out_channels : 0]());
   share(shares, [&](int64_t first_share, int64_t end_share) {
     for (int64_t i = first_share; i < end_share; ++i)

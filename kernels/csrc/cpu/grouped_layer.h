@@ -7,21 +7,6 @@
 namespace bcos {
 namespace cpu {
 
-// Memory for vectors, which the loops want aligned.
-class AlignedFloats {
- public:
-  explicit AlignedFloats(int64_t count) : memory_(new float[count + kFloats]()) {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    data_ = memory_.get() + (kFloats - address / sizeof(float) % kFloats) % kFloats;
-  }
-  float* data() const { return data_; }
-
- private:
-  static constexpr int64_t kFloats = 16;
-  std::unique_ptr<float[]> memory_;
-  float* data_;
-};
-
 template <class T>
 const GroupedLoops<T>* grouped_loops() {
   if constexpr (std::is_same_v<T, float>) return grouped_float_loops();
@@ -59,12 +44,12 @@ void each_element(const GroupedLayer& s, const Tensor& weight, int64_t block, co
 }
 
 // Unit filters as forward has them, or flipped as backward has them; weight in float32.
-inline AlignedFloats grouped_filters(const GroupedLayer& s, const Tensor& weight, bool flipped) {
+inline Floats grouped_filters(const GroupedLayer& s, const Tensor& weight, bool flipped) {
   const std::unique_ptr<double[]> factors = filter_factors(weight, ScalarType::Float);
-  AlignedFloats filters(s.blocks() * s.vectors() * s.lanes);
+  Floats filters(s.blocks() * s.vectors() * s.lanes);
   const float* w = weight.const_data_ptr<float>();
   for (int64_t block = 0; block < s.blocks(); ++block) {
-    float* out = filters.data() + block * s.vectors() * s.lanes;
+    float* out = filters.get() + block * s.vectors() * s.lanes;
     each_element(s, weight, block, [&](int64_t tap, int64_t channel, int64_t lane, int64_t at) {
       const float value = static_cast<float>(static_cast<double>(w[at]) * factors[s.first(block) + lane]);
       const int64_t filter = lane % s.group;
@@ -83,14 +68,14 @@ std::optional<Responses> grouped_responses(const Problem& problem, const Tensor&
   const std::optional<GroupedLayer> layer = grouped_layer<T>(problem, x);
   if (!layer) return std::nullopt;
   const Tensor values = exponent_values(exponent, problem, x);
-  const AlignedFloats filters = grouped_filters(*layer, dense(wide_filters(weight, problem)), false);
+  const Floats filters = grouped_filters(*layer, dense(wide_filters(weight, problem)), false);
   Responses all;
   all.norm = torch::stable::new_empty(x, Sizes{layer->batch, layer->groups(), layer->rows, layer->columns}, ScalarType::Float);
   all.y = empty_in_format(x, problem.y_shape(), problem.type);
   all.winner = none_like(x, ScalarType::Byte);
   const GroupedForward<T> f{*layer,
                             x.const_data_ptr<T>(),
-                            filters.data(),
+                            filters.get(),
                             values_or_null<float>(values),
                             static_cast<float>(eps),
                             all.norm.mutable_data_ptr<float>(),
@@ -108,13 +93,14 @@ std::optional<Gradients> grouped_gradients(const Problem& problem, const Tensor&
   const GroupedLayer& s = *layer;
   const Tensor weight = dense(wide_filters(weight_any, problem)), values = exponent_values(exponent, problem, x);
   const Tensor grad = like_y(grad_any, x), y = like_y(y_any, x), norm = torch::stable::contiguous(norm_any);
-  const AlignedFloats flipped = grouped_filters(s, weight, true);
+  const Floats flipped = grouped_filters(s, weight, true);
   Gradients result{none_like(x, problem.type), none_like(x, problem.weight_type),
                    none_like(x, exponent ? exponent->scalar_type() : ScalarType::Float)};
   if (needs.x) result.x = empty_in_format(x, problem.x_shape(), problem.type);
   const int64_t tasks = s.tasks(), shares = std::min<int64_t>(tasks, torch::stable::get_num_threads());
   const int64_t of_share = s.blocks() * s.lanes, size = of_share * s.vectors();
-  const AlignedFloats sums(needs.weight ? shares * size : 0);
+  const Floats sums(needs.weight ? shares * size : 0);
+  if (needs.weight) std::memset(sums.get(), 0, sizeof(float) * shares * size);
   const std::unique_ptr<double[]> exponent_sums(new double[needs.exponent ? shares * of_share : 0]());
   const GroupedBackward<T> b{s,
                              grad.const_data_ptr<T>(),
@@ -123,9 +109,9 @@ std::optional<Gradients> grouped_gradients(const Problem& problem, const Tensor&
                              norm.const_data_ptr<float>(),
                              values_or_null<float>(values),
                              problem.detach,
-                             flipped.data(),
+                             flipped.get(),
                              needs.x ? result.x.template mutable_data_ptr<T>() : nullptr,
-                             needs.weight ? sums.data() : nullptr,
+                             needs.weight ? sums.get() : nullptr,
                              needs.exponent ? exponent_sums.get() : nullptr};
   share(shares, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) grouped_loops<T>()->backward(b, i, tasks * i / shares, tasks * (i + 1) / shares);
@@ -134,7 +120,7 @@ std::optional<Gradients> grouped_gradients(const Problem& problem, const Tensor&
     result.weight = empty_like(weight, ScalarType::Float);  // of the unit filters: projected by the caller
     float* out = result.weight.mutable_data_ptr<float>();
     for (int64_t block = 0; block < s.blocks(); ++block) {
-      const float* of_block = sums.data() + block * s.vectors() * s.lanes;
+      const float* of_block = sums.get() + block * s.vectors() * s.lanes;
       each_element(s, result.weight, block, [&](int64_t tap, int64_t channel, int64_t lane, int64_t at) {
         float total = 0;
         for (int64_t k = 0; k < shares; ++k) total += of_block[k * size + (tap * s.group + channel) * s.lanes + lane];

@@ -40,7 +40,11 @@ struct Avx2 {
   }
   static BCOS_INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
   static BCOS_INLINE V multiply_add(float a, V b, V c) { return a * b + c; }
+  static BCOS_INLINE V multiply_add_once(float a, V b, V c) { return a * b + c; }
   static BCOS_INLINE V multiply_add_words(V a, V b, V c) { return a * b + c; }
+  static BCOS_INLINE V halves(const float* lower, const float* upper) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lower)), _mm_loadu_ps(upper), 1);
+  }
   static BCOS_INLINE V root(V v) { return _mm256_sqrt_ps(v); }
   static BCOS_INLINE void interleave(const float*, const float*, float*) {}  // a word is one element
 

@@ -33,7 +33,11 @@ struct Avx512 : Avx512Powers {
   static BCOS_INLINE float sum(V v) { return _mm512_reduce_add_ps(v); }
   static BCOS_INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
   static BCOS_INLINE V multiply_add(float a, V b, V c) { return a * b + c; }
+  static BCOS_INLINE V multiply_add_once(float a, V b, V c) { return a * b + c; }
   static BCOS_INLINE V multiply_add_words(V a, V b, V c) { return a * b + c; }
+  static BCOS_INLINE V halves(const float* lower, const float* upper) {
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(lower)), _mm256_loadu_ps(upper), 1);
+  }
   static BCOS_INLINE V root(V v) { return _mm512_sqrt_ps(v); }
   static BCOS_INLINE void interleave(const float*, const float*, float*) {}  // a word is one element
 };

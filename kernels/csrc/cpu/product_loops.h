@@ -4,7 +4,8 @@
 //   Isa::step      elements in a word: products are of words of 32 bits, one float or two of half precision
 //   Isa::V, Bytes  vectors of `lanes` float32 and uint8
 //   Isa::tile_rows, outer_rows, outer_vectors   of how many sums fit the registers
-//   Isa::load, load_some, store, multiply_add, multiply_add_words, root, sum, interleave
+//   Isa::load, load_some, store, multiply_add, multiply_add_once, multiply_add_words, halves, root, sum,
+//   interleave
 //   and what powers.h asks for
 // Everything here is local to that file: one copy for each instruction set, none for the linker to choose among.
 namespace {
@@ -235,13 +236,14 @@ struct Loops {
     return own + other;
   }
 
-  // Lane i of the result is the sum of all lanes of v[i]: each step halves the vectors, where one after the other would take
-  // as many steps for each.
-  template <int distance = 1>
-  static BCOS_INLINE V sums_of_lanes(V (&v)[L]) {
-    if constexpr (distance < L) {
+  // Lane i of the result is the sum of all lanes of v[i], where there are as many vectors as lanes: each step halves the
+  // vectors, where one after the other would take as many steps for each. Of half as many vectors it is the sum of the lower
+  // lanes of v[i], or of the upper ones of v[i - L / 2].
+  template <int distance = 1, int count>
+  static BCOS_INLINE V sums_of_lanes(V (&v)[count]) {
+    if constexpr (distance < count) {
 #pragma GCC unroll 16
-      for (int i = 0; i < L; i += 2 * distance)
+      for (int i = 0; i < count; i += 2 * distance)
         v[i] = fold<distance>(v[i], v[i + distance], std::make_index_sequence<L>{});
       return sums_of_lanes<2 * distance>(v);
     } else {
@@ -252,11 +254,24 @@ struct Loops {
   // Of `count` pixels a `step` of elements apart
   static BCOS_INLINE void sums_of_squares(const T* x, int64_t step, int64_t channels, int64_t count, float* out) {
     int64_t i = 0;
-    for (; i + L <= count; i += L) {
-      V v[L];
+    if (channels == L / 2 * kStep) {  // two pixels in a vector
+      for (; i + L <= count; i += L) {
+        V v[L / 2];
 #pragma GCC unroll 16
-      for (int lane = 0; lane < L; ++lane) v[lane] = squares(x + (i + lane) * step, channels);
-      store_words(out + i, sums_of_lanes(v));
+        for (int lane = 0; lane < L / 2; ++lane) {
+          const T* pixel = x + (i + lane) * step;
+          const V both = Isa::halves(reinterpret_cast<const float*>(pixel), reinterpret_cast<const float*>(pixel + L / 2 * step));
+          v[lane] = Isa::multiply_add_words(both, both, V{});
+        }
+        store_words(out + i, sums_of_lanes(v));
+      }
+    } else {
+      for (; i + L <= count; i += L) {
+        V v[L];
+#pragma GCC unroll 16
+        for (int lane = 0; lane < L; ++lane) v[lane] = squares(x + (i + lane) * step, channels);
+        store_words(out + i, sums_of_lanes(v));
+      }
     }
     for (; i < count; ++i) out[i] = Isa::sum(squares(x + i * step, channels));
   }
@@ -288,6 +303,12 @@ struct Loops {
     if (segments.empty()) segments.push_back({0, 0, 0});  // a window of padding only
   }
 
+  template <bool once>
+  static BCOS_INLINE V multiply_add(const float& word, V b, V c) {
+    if constexpr (once) return Isa::multiply_add_once(word, b, c);
+    return Isa::multiply_add(word, b, c);
+  }
+
   // acc[r][v] = sum over the words of the segments of rows[r] with the panel's vectors
   template <int rows, int vectors>
   static BCOS_INLINE void dot(const float* const* pixels, const std::vector<Segment>& segments, const float* panel,
@@ -311,7 +332,7 @@ struct Loops {
 #pragma GCC unroll 32
         for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-          for (int v = 0; v < vectors; ++v) acc[r][v] = Isa::multiply_add(row[r][k], w[v], acc[r][v]);
+          for (int v = 0; v < vectors; ++v) acc[r][v] = multiply_add<vectors == 1>(row[r][k], w[v], acc[r][v]);
         }
       }
     } while (++segment < end);
@@ -848,7 +869,7 @@ struct Loops {
 #pragma GCC unroll 32
           for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; ++v) acc[r][v] = Isa::multiply_add(l[r], columns[v], acc[r][v]);
+            for (int v = 0; v < vectors; ++v) acc[r][v] = multiply_add<vectors == 1>(l[r], columns[v], acc[r][v]);
           }
         }
       }
