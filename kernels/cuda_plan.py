@@ -14,7 +14,7 @@ import shutil
 import subprocess
 
 MODE = os.environ.get("BCOS_KERNELS_CUDA", "auto").lower() or "auto"
-DEFAULT_ARCHS = "7.5;8.0;9.0+PTX"  # of any CUDA release; 8.6 and 8.9 run the code of 8.0, later ones compile PTX
+ANY_ARCHS = "7.5;8.0;9.0"  # 8.6 and 8.9 run the code of 8.0
 
 
 def torch_cuda() -> str | None:
@@ -28,6 +28,21 @@ def torch_cuda() -> str | None:
 def driver_visible() -> bool:
     """Whether this machine has an NVIDIA driver (Linux, or Windows' own for its Linux)."""
     return any(os.path.exists(p) for p in ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg"))
+
+
+def default_archs() -> str:
+    """Those of this machine's GPUs; where none answers, one for each generation, and PTX for later ones."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True).stdout
+    except OSError:
+        answer = ""
+    found = sorted(set(re.findall(r"^\s*(\d+\.\d)\s*$", answer, re.MULTILINE)), key=float)
+    if found:
+        return ";".join(found)
+    # A driver compiles PTX only of its own CUDA release or an older one: what it may run is compiled here where nvcc can.
+    has_blackwell = tuple(map(int, (torch_cuda() or "0.0").split("."))) >= (12, 8)
+    return f"{ANY_ARCHS};10.0;12.0+PTX" if has_blackwell else f"{ANY_ARCHS}+PTX"
 
 
 def wanted() -> bool:

@@ -46,7 +46,7 @@ def plan():
         warnings.warn(f"{message}: building the CPU kernels only", stacklevel=1)
     if home:
         os.environ["CUDA_HOME"] = home  # read once, when cpp_extension is imported
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_plan.DEFAULT_ARCHS)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_plan.default_archs())
 
     import torch
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension

@@ -108,7 +108,7 @@ BCOS_HOST_DEVICE Recovered<float> recovered_beside_small_offset(float u, float b
 template <class A, Power power>
 BCOS_HOST_DEVICE Recovered<A> recovered(A u, A b) {
   if constexpr (power == Power::kSquare) {
-    return {std::sqrt(u), A(1), A(0)};
+    return {root_of(u), A(1), A(0)};
   } else {
 #if defined(__CUDACC__) || defined(BCOS_CUDA_ON_CPU)
     if constexpr (sizeof(A) == sizeof(float)) {
@@ -310,6 +310,20 @@ struct AxisWindowOf {
 
   bool is_identity() const { return kernel == 1 && stride == 1 && padding == 0; }
 
+  // Whether the elements' positions are first(at), first(at) + step()...; those that the source has
+  template <bool transposed>
+  BCOS_HOST_DEVICE bool steps() const {
+    return !transposed || stride == 1;
+  }
+  template <bool transposed>
+  BCOS_HOST_DEVICE Int first(Int at) const {
+    return transposed ? at + padding : at * stride - padding;
+  }
+  template <bool transposed>
+  BCOS_HOST_DEVICE Int step() const {
+    return transposed ? -dilation : dilation;
+  }
+
   // The source's position for the given element of the window of `at`, or -1. Transposed: of the window that has the pixel
   // `at` as that element, so that no two items write one place.
   template <bool transposed>
@@ -370,10 +384,11 @@ struct WindowSum {
   }
 };
 
-// Both axes at once, for windows so small that reading a value for each is cheaper than a pass in between.
+// Both axes at once, for windows so small that reading a value for each element is cheaper than a pass in between; or one of
+// them, where the other's window is one pixel.
 template <class A, bool transposed>
 struct WholeWindowSum {
-  static constexpr int64_t kMostElements = 64;
+  static constexpr int64_t kMostElements = 16;
   static constexpr int64_t kMostPositions = int64_t{1} << 29;  // along an axis: what is added to them stays in 32 bits
   int64_t planes, rows, columns;        // of the output
   int32_t source_rows, source_columns;  // of the input
@@ -388,6 +403,19 @@ struct WholeWindowSum {
     static_assert(lanes == 1, "a GPU's thread takes one");
     const A* values = source + plane * source_rows * source_columns;
     A sum = 0;
+    if (vertical.template steps<transposed>() && horizontal.template steps<transposed>()) {
+      const int32_t down = vertical.template step<transposed>(), across = horizontal.template step<transposed>();
+      int32_t line = vertical.template first<transposed>(static_cast<int32_t>(row));
+      for (int32_t i = 0; i < vertical.kernel; ++i, line += down) {
+        if (static_cast<uint32_t>(line) >= static_cast<uint32_t>(source_rows)) continue;  // below 0 too
+        const A* of_line = values + int64_t{line} * source_columns;
+        int32_t pixel = horizontal.template first<transposed>(static_cast<int32_t>(column));
+        for (int32_t j = 0; j < horizontal.kernel; ++j, pixel += across)
+          if (static_cast<uint32_t>(pixel) < static_cast<uint32_t>(source_columns)) sum += of_line[pixel];
+      }
+      out[(plane * rows + row) * columns + column] = root ? std::sqrt(sum + eps) : sum;
+      return;
+    }
     for (int32_t i = 0; i < vertical.kernel; ++i) {
       const int32_t line = vertical.template position<transposed>(static_cast<int32_t>(row), i, source_rows);
       if (line < 0) continue;
@@ -402,26 +430,25 @@ struct WholeWindowSum {
 };
 
 // ---- One item by its number: neighbouring numbers are neighbours in memory ----
-// Index is 32 bits wide where the numbers allow it: a GPU divides 64-bit numbers slowly.
+// A GPU divides 64-bit numbers slowly: Index is 32 bits wide where the numbers allow it, and its commonest kernels do
+// without these (Numbers and Divisor, cuda/).
 
 struct GroupItem {
   int64_t n, g, s;
 };
 
-template <class Index, class F>
-BCOS_HOST_DEVICE void apply_item(const F& f, Index item) {
+template <class F>
+BCOS_HOST_DEVICE void apply_item(const F& f, int64_t item) {
   const Extent& e = f.extent;
-  const Index channels = static_cast<Index>(e.channels()), pixels = static_cast<Index>(e.pixels);
-  const Index width = static_cast<Index>(e.width);
-  Index n, c, s;
+  int64_t n, c, s;
   if constexpr (F::layout == Layout::kChannels) {
-    const Index pixel = item / channels;
-    c = item % channels, s = pixel % pixels, n = pixel / pixels;
+    const int64_t pixel = item / e.channels();
+    c = item % e.channels(), s = pixel % e.pixels, n = pixel / e.pixels;
   } else {
-    const Index plane = item / pixels;
-    s = item % pixels, c = plane % channels, n = plane / channels;
+    const int64_t plane = item / e.pixels;
+    s = item % e.pixels, c = plane % e.channels(), n = plane / e.channels();
   }
-  f.apply(n, c, s, f.context(n, c / width, s));
+  f.apply(n, c, s, f.context(n, e.groups == 1 ? 0 : c / e.width, s));
 }
 
 template <class Index, class F>
@@ -454,10 +481,10 @@ BCOS_HOST_DEVICE void reduce_item(const F& f, Index item) {
   f.finish(i.n, i.g, i.s, context, partial_sum(f, i, context, 0, 1));
 }
 
-template <class Index, class F>
-BCOS_HOST_DEVICE void window_item(const F& f, Index item) {
-  const Index rows = static_cast<Index>(f.rows), columns = static_cast<Index>(f.columns), line = item / columns;
-  f.template at<1>(line / rows, line % rows, item % columns);
+template <class F>
+BCOS_HOST_DEVICE void window_item(const F& f, int64_t item) {
+  const int64_t line = item / f.columns;
+  f.template at<1>(line / f.rows, line % f.rows, item % f.columns);
 }
 
 }  // namespace bcos

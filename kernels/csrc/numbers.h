@@ -81,8 +81,10 @@ BCOS_HOST_DEVICE double log2_of(double x) { return std::log2(x); }
 BCOS_HOST_DEVICE double exp2_of(double x) { return std::exp2(x); }
 BCOS_HOST_DEVICE double power_of(double x, double exponent) { return std::pow(x, exponent); }
 BCOS_HOST_DEVICE double ratio_of(double x, double y) { return x / y; }
+BCOS_HOST_DEVICE double root_of(double x) { return std::sqrt(x); }
 
-// A GPU has instructions for these: logarithms to 2^-22, of what is near 1 absolutely, else relatively; division to 2 ulp.
+// A GPU has instructions for these: logarithms to 2^-22, of what is near 1 absolutely, else relatively; division to 2 ulp,
+// roots to 2^-23.
 BCOS_HOST_DEVICE float log2_of(float x) {
 #if defined(__CUDA_ARCH__)
   return __log2f(x);
@@ -101,10 +103,23 @@ BCOS_HOST_DEVICE float ratio_of(float x, float y) {  // |y| < 2^126, beyond it 0
   return x / y;
 #endif
 }
+BCOS_HOST_DEVICE float root_of(float x) {
+#if defined(__CUDA_ARCH__)
+  float root;
+  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x));  // std::sqrt's rounding is a branch, and a call for 0
+  return root;
+#else
+  return std::sqrt(x);
+#endif
+}
 #else
 template <class A>
 BCOS_HOST_DEVICE A ratio_of(A x, A y) {
   return x / y;
+}
+template <class A>
+BCOS_HOST_DEVICE A root_of(A x) {
+  return std::sqrt(x);
 }
 BCOS_HOST_DEVICE double log2_of(double x) { return std::log2(x); }
 BCOS_HOST_DEVICE double exp2_of(double x) { return std::exp2(x); }

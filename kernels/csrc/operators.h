@@ -258,12 +258,20 @@ void window_sum(const Tensor& source, const Problem& problem, bool root, double 
       return AxisWindowOf<int32_t>{static_cast<int32_t>(w.kernel), static_cast<int32_t>(w.stride),
                                    static_cast<int32_t>(w.padding), static_cast<int32_t>(w.dilation)};
     };
-    const AxisWindow vertical = problem.axis(0), horizontal = problem.axis(1);
-    if (vertical.kernel * horizontal.kernel <= Whole::kMostElements && is_short(vertical, problem.height) &&
-        is_short(horizontal, problem.width))
-      return Device::windows(Whole{planes, rows, columns, static_cast<int32_t>(source_rows),
-                                   static_cast<int32_t>(source_columns), narrow(vertical), narrow(horizontal),
-                                   source.const_data_ptr<A>(), result.mutable_data_ptr<A>(), root, static_cast<A>(eps)});
+    const auto pass = [&](const AxisWindow& down, const AxisWindow& across, int64_t rows_before, const Tensor& before,
+                          int64_t columns_after, const Tensor& after, bool is_last) {
+      Device::windows(Whole{planes, rows, columns_after, static_cast<int32_t>(rows_before), static_cast<int32_t>(source_columns),
+                            narrow(down), narrow(across), before.const_data_ptr<A>(), after.mutable_data_ptr<A>(),
+                            root && is_last, static_cast<A>(eps)});
+    };
+    const AxisWindow vertical = problem.axis(0), horizontal = problem.axis(1), none{1, 1, 0, 1};
+    if (is_short(vertical, problem.height) && is_short(horizontal, problem.width)) {
+      if (vertical.kernel * horizontal.kernel <= Whole::kMostElements || vertical.is_identity() || horizontal.is_identity())
+        return pass(vertical, horizontal, source_rows, source, columns, result, true);
+      const Tensor sums = torch::stable::new_empty(source, Sizes{problem.batch, problem.groups, rows, source_columns});
+      pass(vertical, none, source_rows, source, source_columns, sums, false);
+      return pass(none, horizontal, rows, sums, columns, result, true);
+    }
   }
   Tensor sums = source;
   if (!problem.axis(0).is_identity()) {
@@ -424,8 +432,13 @@ template <class Device>
 Pulled pulled(const Tensor& grad_any, const Tensor& y_any, const Tensor& norm_any, const Tensor& winner_any,
               const Tensor& values, const Problem& problem, const Needs& needs) {
   if (!problem.is_scaled() && problem.max_out == 1) return {grad_any, Tensor(), Tensor()};
-  const Tensor grad = flat(grad_any);
+  Tensor grad = flat(grad_any);
   const Tensor y = problem.is_scaled() ? flat(y_any) : Tensor();
+  if (problem.is_scaled() && layout_of({&grad, &y}) == Layout::kStrided && layout_of({&y}) != Layout::kStrided) {
+    Tensor beside_y = empty_like(y, problem.type);  // one pass more, where each element would cost a line of memory
+    torch::stable::copy_(beside_y, grad);
+    grad = beside_y;
+  }
   const Tensor norm = problem.is_scaled() ? torch::stable::contiguous(norm_any) : Tensor();
   const Tensor winner = problem.max_out > 1 ? flat(winner_any) : Tensor();
   const Tensor& like = problem.is_scaled() ? y : winner;  // the layout of the forward pass

@@ -27,6 +27,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def whole_float32():
+    """A GPU's own products round float32 to TF32 if they may, and its filters' gradients are summed in any order."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+
+
 @pytest.fixture
 def assert_close():
     """Compare with the float64 formula.

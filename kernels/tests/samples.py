@@ -108,6 +108,8 @@ CONVOLUTIONS = [
     Sample("packs of groups", channels=32, out_channels=32, size=(4, 4), groups=2, padding=(1, 1)),
     Sample("many packs", channels=264, out_channels=272, size=(4, 2), batch=3, kernel_size=(1, 1)),  # > one a lane
     Sample("one row", size=(1, 9), kernel_size=(1, 3)),
+    Sample("large window", 4, 6, (15, 12), 2, (5, 7), (2, 1), (3, 4), (2, 1), groups=2),  # one axis after the other
+    Sample("long window", 3, 4, (2, 21), 2, (1, 17), (1, 2), (0, 3)),
     Sample("empty batch", batch=0, padding=(1, 1)),
 ]
 LINEARS = [

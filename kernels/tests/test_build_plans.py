@@ -123,6 +123,24 @@ def test_when_cuda_is_built(load, monkeypatch, mode, torch_cuda, driver, expecte
     assert plan.wanted() is expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "release", "expected"),
+    [
+        ("echo 9.0", "13.2", "9.0"),
+        ("echo 12.0; echo 7.5; echo 12.0", "13.2", "7.5;12.0"),
+        ("echo No devices were found; exit 6", "13.2", "7.5;8.0;9.0;10.0;12.0+PTX"),
+        ("echo '[N/A]'", "12.6", "7.5;8.0;9.0+PTX"),
+        (None, "12.8", "7.5;8.0;9.0;10.0;12.0+PTX"),
+    ],
+)
+def test_architectures(load, monkeypatch, tmp_path, answer, release, expected):
+    if answer:
+        program(tmp_path, "nvidia-smi", answer)
+    plan = load("cuda_plan", PATH=str(tmp_path))
+    monkeypatch.setattr(plan, "torch_cuda", lambda: release)
+    assert plan.default_archs() == expected
+
+
 def test_cuda_demanded_of_a_cpu_torch(load, monkeypatch):
     plan = load("cuda_plan", BCOS_KERNELS_CUDA="1")
     monkeypatch.setattr(plan, "torch_cuda", lambda: None)

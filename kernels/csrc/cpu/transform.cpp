@@ -91,7 +91,7 @@ struct ApplyItems {
   template <class F>
   static BCOS_INLINE void run(const F* functor, int64_t begin, int64_t end) {
     const F f = *functor;
-    for (int64_t item = begin; item < end; ++item) apply_item<int64_t>(f, item);
+    for (int64_t item = begin; item < end; ++item) apply_item(f, item);
   }
 };
 
@@ -133,7 +133,7 @@ struct WindowRows {
     for (int64_t row = begin; row < end; ++row) {
       int64_t column = 0;
       for (; column + kLanes <= f.columns; column += kLanes) f.template at<kLanes>(row / f.rows, row % f.rows, column);
-      for (; column < f.columns; ++column) window_item<int64_t>(f, row * f.columns + column);
+      for (; column < f.columns; ++column) window_item(f, row * f.columns + column);
     }
   }
 };

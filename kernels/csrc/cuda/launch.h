@@ -33,6 +33,9 @@ inline unsigned blocks_for(int64_t threads) {
   return static_cast<unsigned>(std::min((threads + kThreads - 1) / kThreads, kMostBlocks));
 }
 
+// For kernels whose warps have something to prepare: some dozens of blocks for each of a large GPU's processors, which go on.
+inline unsigned few_blocks_for(int64_t threads) { return std::min(blocks_for(threads), 4096u); }
+
 __device__ inline int64_t thread_number() { return int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 __device__ inline int64_t thread_count() { return int64_t{gridDim.x} * blockDim.x; }
 

@@ -180,7 +180,7 @@ __device__ Lanes<A, count> beside(const A* values, const Extent& extent, int64_t
 template <class A, int count>
 __device__ Lanes<A, count> inverses(Lanes<A, count> values) {
 #pragma unroll
-  for (int i = 0; i < count; ++i) values.at[i] = 1 / values.at[i];
+  for (int i = 0; i < count; ++i) values.at[i] = ratio_of(A(1), values.at[i]);
   return values;
 }
 

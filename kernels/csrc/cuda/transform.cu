@@ -12,13 +12,13 @@ namespace {
 
 // ---- Packs ----
 
-// Packs by their numbers, neighbours first.
+// Packs, or elements, by their numbers, neighbours first.
 template <Layout layout>
-struct PackNumbers {
+struct Numbers {
   Divisor inner, outer, width;  // packs of a pixel or a plane; pixels of an image or its planes; channels of a group
   int64_t groups;
 
-  PackNumbers(const Extent& e, int pack)
+  Numbers(const Extent& e, int pack)
       : inner((layout == Layout::kChannels ? e.channels() : e.pixels) / pack),
         outer(layout == Layout::kChannels ? e.pixels : e.channels()),
         width(e.width),
@@ -35,7 +35,7 @@ struct PackNumbers {
 };
 
 template <class F>
-__global__ void apply_packs_kernel(const F f, const PackNumbers<F::layout> numbers, uint32_t count) {
+__global__ void apply_packs_kernel(const F f, const Numbers<F::layout> numbers, uint32_t count) {
   constexpr int kSize = kPack<typename F::Element>;
   for (int64_t i = thread_number(); i < count; i += thread_count())
     numbers.at(static_cast<uint32_t>(i), kSize, [&](int64_t n, int64_t g, int64_t c, int64_t s) {
@@ -51,12 +51,12 @@ __device__ A sum_of_lanes(A value, int lanes) {  // the same in all of them; lan
 
 // Channels-last: some lanes of a warp, a power of 2, share a group's channels at one pixel.
 template <class F>
-__global__ void reduce_channels_kernel(const F f, Divisor pixels, Divisor groups, uint32_t items, int lanes) {
+__global__ void reduce_channels_kernel(const F f, Divisor pixels, Divisor groups, uint32_t items, int log2_lanes) {
   using A = typename F::A;
   constexpr int kSize = kPack<typename F::Element>;
-  const int lane = threadIdx.x % lanes, per_warp = kWarp / lanes;
+  const int lanes = 1 << log2_lanes, lane = threadIdx.x & (lanes - 1), per_warp = kWarp >> log2_lanes;
   for (int64_t first = thread_number() / kWarp * per_warp; first < items; first += thread_count() / kWarp * per_warp) {
-    const int64_t item = first + threadIdx.x % kWarp / lanes;
+    const int64_t item = first + (threadIdx.x % kWarp >> log2_lanes);
     const bool exists = item < items;  // the others take part in the shuffles
     A sum = 0;
     uint32_t n = 0, g = 0, s = 0;
@@ -118,17 +118,32 @@ static_assert(kSlices >= kPack<torch::headeronly::Half>, "a warp for each pixel 
 
 // ---- Elements ----
 
-// Index: 32 bits where the items' numbers fit, see apply_item.
-template <class Index, class F>
-__global__ void apply_kernel(const F f, int64_t items) {
-  for (int64_t i = thread_number(); i < items; i += thread_count()) apply_item(f, static_cast<Index>(i));
+template <class F>
+__global__ void apply_kernel(const F f, const Numbers<F::layout> numbers, uint32_t items) {
+  for (int64_t i = thread_number(); i < items; i += thread_count())
+    numbers.at(static_cast<uint32_t>(i), 1,
+               [&](int64_t n, int64_t g, int64_t c, int64_t s) { f.apply(n, c, s, f.context(n, g, s)); });
 }
 
-template <class Index, class F>
-__global__ void windows_kernel(const F f, int64_t items) {
-  for (int64_t i = thread_number(); i < items; i += thread_count()) window_item(f, static_cast<Index>(i));
+template <class F>
+__global__ void apply_to_many_kernel(const F f, int64_t items) {
+  for (int64_t i = thread_number(); i < items; i += thread_count()) apply_item(f, i);
 }
 
+template <class F>
+__global__ void windows_kernel(const F f, Divisor rows, Divisor columns, uint32_t items) {
+  for (int64_t i = thread_number(); i < items; i += thread_count()) {
+    const uint32_t item = static_cast<uint32_t>(i), line = columns.quotient(item), plane = rows.quotient(line);
+    f.template at<1>(plane, rows.remainder(line, plane), columns.remainder(item, line));
+  }
+}
+
+template <class F>
+__global__ void many_windows_kernel(const F f, int64_t items) {
+  for (int64_t i = thread_number(); i < items; i += thread_count()) window_item(f, i);
+}
+
+// Index: 32 bits where the items' numbers fit, see group_item.
 template <class Index, class F>
 __global__ void reduce_kernel(const F f, int64_t items) {
   for (int64_t i = thread_number(); i < items; i += thread_count()) reduce_item(f, static_cast<Index>(i));
@@ -261,10 +276,10 @@ struct Cuda {
       constexpr int kSize = kPack<typename F::Element>;
       if (packs(f)) {
         if constexpr (F::layout == Layout::kChannels) {
-          int lanes = 1;
-          while (lanes < kWarp && lanes * kSize < e.width) lanes *= 2;
-          return launch(reduce_channels_kernel<F>, blocks_for(items * lanes), f, Divisor(e.pixels), Divisor(e.groups),
-                        static_cast<uint32_t>(items), lanes);
+          int log2_lanes = 0;
+          while (1 << log2_lanes < kWarp && (kSize << log2_lanes) < e.width) ++log2_lanes;
+          return launch(reduce_channels_kernel<F>, few_blocks_for(items << log2_lanes), f, Divisor(e.pixels), Divisor(e.groups),
+                        static_cast<uint32_t>(items), log2_lanes);
         } else {
           const int64_t count = items / kSize;
           return launch(reduce_planes_kernel<F>, blocks_for(count * kSlices), f, Divisor(e.pixels / kSize),
@@ -274,12 +289,12 @@ struct Cuda {
     }
     with_index(items, [&](auto index) {
       using Index = decltype(index);
-      if (F::layout == Layout::kChannels && e.width >= kWarp)
-        launch(reduce_by_warps_kernel<Index, F>, blocks_for(items * kWarp), f, items);
-      else if (F::layout != Layout::kChannels && e.width >= kSlices)
-        launch(reduce_by_blocks_kernel<Index, F>, blocks_for(items * kSlices), f, items);
-      else
-        launch(reduce_kernel<Index, F>, blocks_for(items), f, items);
+      if constexpr (F::layout == Layout::kChannels) {
+        if (e.width >= kWarp) return launch(reduce_by_warps_kernel<Index, F>, blocks_for(items * kWarp), f, items);
+      } else {
+        if (e.width >= kSlices) return launch(reduce_by_blocks_kernel<Index, F>, blocks_for(items * kSlices), f, items);
+      }
+      launch(reduce_kernel<Index, F>, blocks_for(items), f, items);
     });
   }
 
@@ -291,19 +306,23 @@ struct Cuda {
     if constexpr (CanPack<F>::value) {
       constexpr int kSize = kPack<typename F::Element>;
       if (packs(f))
-        return launch(apply_packs_kernel<F>, blocks_for(items / kSize), f, PackNumbers<F::layout>(e, kSize),
+        return launch(apply_packs_kernel<F>, blocks_for(items / kSize), f, Numbers<F::layout>(e, kSize),
                       static_cast<uint32_t>(items / kSize));
     }
-    with_index(items, [&](auto index) { launch(apply_kernel<decltype(index), F>, blocks_for(items), f, items); });
+    if (items <= INT32_MAX)
+      launch(apply_kernel<F>, blocks_for(items), f, Numbers<F::layout>(e, 1), static_cast<uint32_t>(items));
+    else
+      launch(apply_to_many_kernel<F>, blocks_for(items), f, items);
   }
 
   template <class F>
   static void windows(const F& f) {
     const int64_t items = f.planes * f.rows * f.columns;
     if (items == 0) return;
-    with_index(items, [&](auto index) {
-      launch(windows_kernel<decltype(index), F>, blocks_for(items), f, items);
-    });
+    if (items <= INT32_MAX)
+      launch(windows_kernel<F>, blocks_for(items), f, Divisor(f.rows), Divisor(f.columns), static_cast<uint32_t>(items));
+    else
+      launch(many_windows_kernel<F>, blocks_for(items), f, items);
   }
 
  private:
