@@ -40,7 +40,7 @@ def default_archs() -> str:
     found = sorted(set(re.findall(r"^\s*(\d+\.\d)\s*$", answer, re.MULTILINE)), key=float)
     if found:
         return ";".join(found)
-    # A driver compiles PTX only of its own CUDA release or an older one: what it may run is compiled here where nvcc can.
+    # a driver compiles PTX only of its own CUDA release or an older one: machine code for all that this nvcc knows
     has_blackwell = tuple(map(int, (torch_cuda() or "0.0").split("."))) >= (12, 8)
     return f"{ANY_ARCHS};10.0;12.0+PTX" if has_blackwell else f"{ANY_ARCHS}+PTX"
 
