@@ -92,7 +92,7 @@ BCOS_HOST_DEVICE A cosine_from(A u, A b) {
 
 // The same with one step, where the offset is small beside the cosine: the scale is then u / c and no further power is
 // needed. What the series leave out is below 6e-7 for e < kSmallOffset and B up to 4. A GPU's warp takes this way where all
-// of its threads can; a CPU's vector cannot choose.
+// of its threads can. A CPU's vectors have the same choice in cpu/powers.h; its loops over elements have none.
 constexpr float kSmallOffset = 1e-2f;
 
 BCOS_HOST_DEVICE Recovered<float> recovered_beside_small_offset(float u, float b, float log2_start, float start, float e) {

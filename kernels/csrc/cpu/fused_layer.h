@@ -144,7 +144,7 @@ class Floats {
   float* data_;
 };
 
-// Groups as wide as half a vector at least: of narrower ones a product would compute more zeros than responses.
+// Groups as wide as half of AVX-512's panels at least: of narrower ones a product would compute more zeros than responses.
 inline bool can_fuse(const Problem& problem, const Tensor& x) {
   constexpr int64_t kLeastWidth = 16;
   if (!problem.is_scaled() || problem.max_out > 2) return false;

@@ -23,7 +23,7 @@ std::optional<GroupedLayer> grouped_layer(const Problem& problem, const Tensor& 
   const int64_t group = problem.in_channels / problem.groups;
   if (group == 0 || problem.in_channels != problem.out_channels || problem.in_channels < loops->lanes) return std::nullopt;
   if (loops->lanes % group != 0 || !is_surely_channels_last(x)) return std::nullopt;
-  if (sizeof(T) == 2 && group == 16 && bfloat16_products()) return std::nullopt;  // twice as fast there, and no wider
+  if (sizeof(T) == 2 && group == 16 && bfloat16_products()) return std::nullopt;  // its products take pairs: 1.1 to 1.4 times as fast
   const GroupedLayer layer{problem.batch, problem.in_channels, problem.height, problem.width, problem.rows, problem.columns,
                            group,         {problem.axis(0), problem.axis(1)},  loops->lanes};
   for (const Plane& plane : {layer.padded(), layer.spread()})
