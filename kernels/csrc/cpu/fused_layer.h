@@ -115,6 +115,24 @@ void with_filters(const Tensor& weight, const double* factors, bool is_linear, c
     f(filters(Type<T>{}));
 }
 
+// Each group's filters into `count` panels of its own, `size` floats; `pack` and `pack_wide` for filters of T and of float32.
+template <class T>
+void pack_groups(const Layer& layer, const Tensor& weight, const double* factors, bool is_linear, int64_t count, int64_t size,
+                 float* panels, void (*pack)(const Layer&, const Filters<T>&, float*, int64_t, int64_t),
+                 void (*pack_wide)(const Layer&, const Filters<float>&, float*, int64_t, int64_t)) {
+  with_filters<T>(weight, factors, is_linear, [&](const auto& filters) {
+    share(layer.groups * count, [&](int64_t from, int64_t to) {
+      each_group(count, from, to, [&](int64_t g, int64_t begin, int64_t end) {
+        const auto of_group = filters.group(g, layer.filters());
+        if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
+          pack(layer, of_group, panels + g * size, begin, end);
+        else
+          pack_wide(layer, of_group, panels + g * size, begin, end);
+      });
+    });
+  });
+}
+
 inline std::unique_ptr<double[]> filter_factors(const Tensor& weight, ScalarType type) {
   const int64_t filters = weight.size(0), length = filters ? weight.numel() / filters : 0;
   std::unique_ptr<double[]> factors(new double[filters]);
@@ -179,18 +197,8 @@ std::optional<Responses> fused_responses(const Problem& problem, const Tensor& x
   const Floats panels(layer.groups * panels_size), scale(layer.groups * scale_size);
   for (int64_t g = 0; half && g < layer.groups; ++g)
     p->arrange(layer, rests.get() + g * layer.filters(), scale.get() + g * scale_size);
-  with_filters<T>(weight, factors.get(), problem.is_linear, [&](const auto& filters) {
-    const int64_t count = p->forward_panels(layer);
-    share(layer.groups * count, [&](int64_t from, int64_t to) {
-      each_group(count, from, to, [&](int64_t g, int64_t begin, int64_t end) {
-        const auto of_group = filters.group(g, layer.filters());
-        if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
-          p->pack_forward(layer, of_group, panels.get() + g * panels_size, begin, end);
-        else
-          p->pack_forward_wide(layer, of_group, panels.get() + g * panels_size, begin, end);
-      });
-    });
-  });
+  pack_groups<T>(layer, weight, factors.get(), problem.is_linear, p->forward_panels(layer), panels_size, panels.get(),
+                 p->pack_forward, p->pack_forward_wide);
   const Tensor values = exponent_values(exponent, problem, x);
   const float* exponents = values_or_null<float>(values);
   Responses all;
@@ -269,18 +277,8 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
   const int64_t panels_size = p->backward_size(layer);
   const Floats panels(needs.x ? layer.groups * panels_size : 0);
   if (needs.x)
-    with_filters<T>(weight, factors.get(), problem.is_linear, [&](const auto& filters) {
-      const int64_t count = p->backward_panels(layer);
-      share(layer.groups * count, [&](int64_t from, int64_t to) {
-        each_group(count, from, to, [&](int64_t g, int64_t begin, int64_t end) {
-          const auto of_group = filters.group(g, layer.filters());
-          if constexpr (std::is_same_v<std::decay_t<decltype(filters)>, Filters<T>>)
-            p->pack_backward(layer, of_group, panels.get() + g * panels_size, begin, end);
-          else
-            p->pack_backward_wide(layer, of_group, panels.get() + g * panels_size, begin, end);
-        });
-      });
-    });
+    pack_groups<T>(layer, weight, factors.get(), problem.is_linear, p->backward_panels(layer), panels_size, panels.get(),
+                   p->pack_backward, p->pack_backward_wide);
   const Tensor grad = like_y(grad_any, x), y = like_y(y_any, x), norm = torch::stable::contiguous(norm_any);
   const Tensor winner = problem.max_out > 1 ? like_y(winner_any, x) : Tensor();
   const Tensor values = exponent_values(exponent, problem, x);

@@ -205,7 +205,6 @@ struct Loops {
       for (int i = L; i < 2 * L; ++i) of[i] = 1;
     }
   };
-  static BCOS_INLINE V absolute(V v) { return Formula::absolute(v); }
 
   // The squares of a pixel's elements, summed into lanes; the last word may be half of zeros.
   static BCOS_INLINE V squares(const T* x, int64_t count) {
@@ -585,7 +584,7 @@ struct Loops {
         T* out = f.y + places[r] * step + first;
         const float inverse = inverses[places[r]];
 #pragma GCC unroll 4
-        for (int v = 0; v < width; ++v) Isa::store(out + v * L, acc[r][v] * (absolute(acc[r][v]) * inverse));
+        for (int v = 0; v < width; ++v) Isa::store(out + v * L, acc[r][v] * (Formula::absolute(acc[r][v]) * inverse));
       }
       return;
     }
@@ -723,7 +722,7 @@ struct Loops {
       for (; o + L <= outputs; o += L) {
         const V g = Isa::load(grad + o), value = Isa::load(y + o);
         sums += g * value;
-        store_words(out + o, g * (Isa::root(absolute(value) * inverse) * slope));
+        store_words(out + o, g * (Isa::root(Formula::absolute(value) * inverse) * slope));
       }
       total = Isa::sum(sums);
       for (; o < outputs; ++o) {
@@ -737,7 +736,7 @@ struct Loops {
       for (int64_t o = 0; o < outputs; o += L) {
         const int64_t some = std::min<int64_t>(L, outputs - o);
         const V g = Isa::load_some(grad + o, some), value = Isa::load_some(y + o, some);
-        const V ratio = absolute(value) * inverse + load_words(kBehind.of + L - some);  // what is behind is ordinary, and times 0
+        const V ratio = Formula::absolute(value) * inverse + load_words(kBehind.of + L - some);  // what is behind is ordinary, and times 0
         const auto pulled = Formula::pull(g, value, ratio, exponents[o / L], attached);
         sums += pulled.along_norm;
         if (some == L)
