@@ -402,30 +402,39 @@ struct WholeWindowSum {
   BCOS_HOST_DEVICE void at(int64_t plane, int64_t row, int64_t column) const {
     static_assert(lanes == 1, "a GPU's thread takes one");
     const A* values = source + plane * source_rows * source_columns;
+    const auto y = static_cast<int32_t>(row), x = static_cast<int32_t>(column);
+    const bool steps = vertical.template steps<transposed>() && horizontal.template steps<transposed>();
+    const A sum = steps ? sum_by_steps(values, y, x) : sum_by_positions(values, y, x);
+    out[(plane * rows + row) * columns + column] = root ? std::sqrt(sum + eps) : sum;
+  }
+
+ private:
+  BCOS_HOST_DEVICE A sum_by_steps(const A* values, int32_t row, int32_t column) const {
+    const int32_t down = vertical.template step<transposed>(), across = horizontal.template step<transposed>();
+    int32_t line = vertical.template first<transposed>(row);
     A sum = 0;
-    if (vertical.template steps<transposed>() && horizontal.template steps<transposed>()) {
-      const int32_t down = vertical.template step<transposed>(), across = horizontal.template step<transposed>();
-      int32_t line = vertical.template first<transposed>(static_cast<int32_t>(row));
-      for (int32_t i = 0; i < vertical.kernel; ++i, line += down) {
-        if (static_cast<uint32_t>(line) >= static_cast<uint32_t>(source_rows)) continue;  // below 0 too
-        const A* of_line = values + int64_t{line} * source_columns;
-        int32_t pixel = horizontal.template first<transposed>(static_cast<int32_t>(column));
-        for (int32_t j = 0; j < horizontal.kernel; ++j, pixel += across)
-          if (static_cast<uint32_t>(pixel) < static_cast<uint32_t>(source_columns)) sum += of_line[pixel];
-      }
-      out[(plane * rows + row) * columns + column] = root ? std::sqrt(sum + eps) : sum;
-      return;
+    for (int32_t i = 0; i < vertical.kernel; ++i, line += down) {
+      if (static_cast<uint32_t>(line) >= static_cast<uint32_t>(source_rows)) continue;  // below 0 too
+      const A* of_line = values + int64_t{line} * source_columns;
+      int32_t pixel = horizontal.template first<transposed>(column);
+      for (int32_t j = 0; j < horizontal.kernel; ++j, pixel += across)
+        if (static_cast<uint32_t>(pixel) < static_cast<uint32_t>(source_columns)) sum += of_line[pixel];
     }
+    return sum;
+  }
+
+  BCOS_HOST_DEVICE A sum_by_positions(const A* values, int32_t row, int32_t column) const {
+    A sum = 0;
     for (int32_t i = 0; i < vertical.kernel; ++i) {
-      const int32_t line = vertical.template position<transposed>(static_cast<int32_t>(row), i, source_rows);
+      const int32_t line = vertical.template position<transposed>(row, i, source_rows);
       if (line < 0) continue;
       const A* of_line = values + int64_t{line} * source_columns;
       for (int32_t j = 0; j < horizontal.kernel; ++j) {
-        const int32_t pixel = horizontal.template position<transposed>(static_cast<int32_t>(column), j, source_columns);
+        const int32_t pixel = horizontal.template position<transposed>(column, j, source_columns);
         if (pixel >= 0) sum += of_line[pixel];
       }
     }
-    out[(plane * rows + row) * columns + column] = root ? std::sqrt(sum + eps) : sum;
+    return sum;
   }
 };
 

@@ -131,10 +131,11 @@ BCOS_HOST_DEVICE float rounded(float x) {  // |x| < 2^22
 }
 
 // log2(x) = whole + fraction, x > 0 and finite; fraction within +-1/2
+template <class V>
 struct Log2 {
-  float whole, fraction;
+  V whole, fraction;
 };
-BCOS_HOST_DEVICE Log2 log2_parts(float x) {
+BCOS_HOST_DEVICE Log2<float> log2_parts(float x) {
   const bool is_subnormal = x < 1.17549435e-38f;
   const int32_t bits = bit_cast<int32_t>(is_subnormal ? x * 16777216.0f : x);
   const int32_t whole = (bits - 0x3f3504f3) >> 23;  // the significand from sqrt(1/2) to sqrt(2)
@@ -169,7 +170,7 @@ BCOS_HOST_DEVICE float exp2_of(float x) {
 // x >= 0
 BCOS_HOST_DEVICE float log2_of(float x) {
   constexpr float kInfinity = INFINITY;
-  const Log2 log = log2_parts(x);
+  const Log2<float> log = log2_parts(x);
   return x > 0 ? (x < kInfinity ? log.whole + log.fraction : x) : (x == 0 ? -kInfinity : x);
 }
 
@@ -178,7 +179,7 @@ BCOS_HOST_DEVICE float power_of(float x, float exponent) {
   constexpr float kInfinity = INFINITY;
   // The exponent's upper bits times `whole` is exact: no rounding of a large logarithm.
   const float upper = bit_cast<float>(bit_cast<uint32_t>(exponent) & 0xfffffe00u), lower = exponent - upper;
-  const Log2 log = log2_parts(x);
+  const Log2<float> log = log2_parts(x);
   const float product = upper * log.whole;
   const float clipped = product < -1000 ? -1000.0f : product > 1000 ? 1000.0f : product, whole = rounded(clipped);
   const float value = exp2_parts(whole, (clipped - whole) + (lower * log.whole + exponent * log.fraction));

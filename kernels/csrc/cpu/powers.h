@@ -6,11 +6,6 @@
 // numbers.h and bcos_math.h have the same for single numbers.
 namespace {
 
-template <class V>
-struct Log2Of {
-  V whole, fraction;
-};
-
 template <class Isa>
 struct Powers {
   using V = typename Isa::V;
@@ -21,7 +16,7 @@ struct Powers {
   static BCOS_INLINE V absolute(V v) { return reinterpret_cast<V>(reinterpret_cast<I>(v) & 0x7fffffff); }
 
   // 2^(factor log), the factor in two parts; large products lose nothing, since their whole part goes away exactly
-  static BCOS_INLINE V exp2_of(const Log2Of<V>& log, V factor, V factor_rest) {
+  static BCOS_INLINE V exp2_of(const bcos::Log2<V>& log, V factor, V factor_rest) {
     const V of_fraction = factor * log.fraction + factor_rest * log.whole;
     const V whole = Isa::nearest(factor * log.whole + of_fraction);
     const V r = Isa::multiply_subtract(factor, log.whole, whole) + of_fraction;
@@ -65,7 +60,7 @@ struct Powers {
   // cosine is smaller than that allows, the vector's are found one by one.
   static BCOS_INLINE Pulled pull(V grad, V y, V u, const Exponents& of, float attached) {
     constexpr float kLog2 = 0.693147181f, kLargest = 1e30f;
-    const Log2Of<V> log = Isa::log2_parts(u);
+    const bcos::Log2<V> log = Isa::log2_parts(u);
     const V scale0 = exp2_of(log, of.share, of.share_rest);
     const V e = scale0 * Isa::reciprocal(u) * kDelta;
     if (!Isa::all((e < bcos::kSmallOffset) & (u < kLargest))) return pull_by_element(grad, y, u, of, attached);  // NaN too

@@ -49,7 +49,7 @@ struct Avx2 {
   static BCOS_INLINE void interleave(const float*, const float*, float*) {}  // a word is one element
 
   // As in numbers.h; what is not normal becomes some number or other.
-  static BCOS_INLINE Log2Of<V> log2_parts(V x) {
+  static BCOS_INLINE bcos::Log2<V> log2_parts(V x) {
     const I bits = reinterpret_cast<I>(x), whole = (bits - 0x3f3504f3) >> 23;  // the significand from sqrt(1/2) to sqrt(2)
     const V m = reinterpret_cast<V>(bits - whole * (1 << 23)), s = (m - 1) / (m + 1), square = s * s;
     const V series = ((square * 0.111111111f + 0.142857143f) * square + 0.2f) * square + 0.333333333f;

@@ -8,33 +8,25 @@
 #pragma GCC push_options
 #pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
+#include "avx512.h"
 #include "powers.h"
-#include "powers_avx512.h"
 #include "product_loops.h"
 
 namespace {
 
-struct Avx512Bf16 : Avx512Powers {
+struct Avx512Bf16 : Avx512Words {
   using Element = torch::headeronly::BFloat16;
-  typedef uint8_t Bytes __attribute__((vector_size(16)));
-  static constexpr int step = 2, lanes = 16, tile_rows = 14, outer_rows = 8, outer_vectors = 3;
+  static constexpr int step = 2;
 
-  static BCOS_INLINE V load(const Element* p) {
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-  }
+  static BCOS_INLINE __m512i lower_halves(__m256i elements) { return _mm512_cvtepu16_epi32(elements); }
+  static BCOS_INLINE __m512i upper_halves(__m256i elements) { return _mm512_slli_epi32(lower_halves(elements), 16); }
+  static BCOS_INLINE __m256i elements(const Element* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+  static BCOS_INLINE V load(const Element* p) { return _mm512_castsi512_ps(upper_halves(elements(p))); }
   // the first `count` of a vector, zeros behind them
   static BCOS_INLINE V load_some(const Element* p, int64_t count) {
-    const __m256i halves = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), p);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+    return _mm512_castsi512_ps(upper_halves(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), p)));
   }
-  static BCOS_INLINE V load_words_some(const float* p, int64_t count) {
-    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
-  }
-  static BCOS_INLINE void store_words_some(float* p, V v, int64_t count) {
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
-  }
-  static BCOS_INLINE float sum(V v) { return _mm512_reduce_add_ps(v); }
   static BCOS_INLINE void store(Element* p, V v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
   }
@@ -49,15 +41,9 @@ struct Avx512Bf16 : Avx512Powers {
   static BCOS_INLINE V multiply_add_words(V a, V b, V c) {
     return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
-  static BCOS_INLINE V halves(const float* lower, const float* upper) {
-    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(lower)), _mm256_loadu_ps(upper), 1);
-  }
-  static BCOS_INLINE V root(V v) { return _mm512_sqrt_ps(v); }
   // a0 b0 a1 b1 ... of `lanes` elements
   static BCOS_INLINE void interleave(const Element* a, const Element* b, Element* out) {
-    const __m512i even = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
-    const __m512i odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
-    _mm512_storeu_si512(out, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+    _mm512_storeu_si512(out, _mm512_or_si512(lower_halves(elements(a)), upper_halves(elements(b))));
   }
 };
 

@@ -18,5 +18,10 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BCOS_HAS_PRODUCTS 1
+#pragma GCC diagnostic push
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++'s own header has undefined vectors behind full masks
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif

@@ -17,9 +17,11 @@
 #include <torch/csrc/stable/macros.h>
 #define BCOS_CUDA_KEY CUDA
 #define BCOS_MOST_BLOCKS (1 << 20)
+#define BCOS_MOST_ITEMS INT32_MAX
 #else
 #define BCOS_CUDA_KEY CPU
-#define BCOS_MOST_BLOCKS 2  // so that the loops over what is left run in the tests
+#define BCOS_MOST_BLOCKS 2    // so that the loops over what is left run in the tests
+#define BCOS_MOST_ITEMS 1024  // and the kernels for more
 #endif
 
 namespace bcos {
@@ -28,6 +30,7 @@ namespace cuda {
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;
 constexpr int64_t kMostBlocks = BCOS_MOST_BLOCKS;  // kernels loop over the rest: a grid may be too small for 64-bit counts
+constexpr int64_t kMostItems = BCOS_MOST_ITEMS;    // whose numbers 32 bits hold, for what divides them
 
 inline unsigned blocks_for(int64_t threads) {
   return static_cast<unsigned>(std::min((threads + kThreads - 1) / kThreads, kMostBlocks));

@@ -129,7 +129,7 @@ template <class T, Layout layout>
 bool divides(const Extent& extent) {
   const int64_t run = layout == Layout::kChannels ? extent.width : extent.pixels;
   const int64_t positions = layout == Layout::kChannels ? extent.channels() : extent.pixels;  // counted in 32 bits
-  return run % kPack<T> == 0 && positions <= INT32_MAX && extent.batch * extent.channels() * extent.pixels / kPack<T> <= INT32_MAX;
+  return run % kPack<T> == 0 && positions <= INT32_MAX && extent.batch * extent.channels() * extent.pixels / kPack<T> <= kMostItems;
 }
 
 // Functors that have a form for packs, below.

@@ -309,7 +309,7 @@ struct Cuda {
         return launch(apply_packs_kernel<F>, blocks_for(items / kSize), f, Numbers<F::layout>(e, kSize),
                       static_cast<uint32_t>(items / kSize));
     }
-    if (items <= INT32_MAX)
+    if (items <= kMostItems)
       launch(apply_kernel<F>, blocks_for(items), f, Numbers<F::layout>(e, 1), static_cast<uint32_t>(items));
     else
       launch(apply_to_many_kernel<F>, blocks_for(items), f, items);
@@ -319,7 +319,7 @@ struct Cuda {
   static void windows(const F& f) {
     const int64_t items = f.planes * f.rows * f.columns;
     if (items == 0) return;
-    if (items <= INT32_MAX)
+    if (items <= kMostItems)
       launch(windows_kernel<F>, blocks_for(items), f, Divisor(f.rows), Divisor(f.columns), static_cast<uint32_t>(items));
     else
       launch(many_windows_kernel<F>, blocks_for(items), f, items);
@@ -328,7 +328,7 @@ struct Cuda {
  private:
   template <class F>
   static void with_index(int64_t items, const F& f) {
-    return items <= UINT32_MAX ? f(uint32_t{}) : f(int64_t{});
+    return items <= kMostItems ? f(uint32_t{}) : f(int64_t{});
   }
 };
 
