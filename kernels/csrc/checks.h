@@ -91,6 +91,7 @@ struct Problem {
   Sizes y_shape() const {
     return is_linear ? Sizes{columns, out_channels} : Sizes{batch, out_channels, rows, columns};
   }
+  Sizes norm_shape() const { return is_linear ? Sizes{columns, 1} : Sizes{batch, groups, rows, columns}; }
 };
 
 inline void check_layer(Problem& problem, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& exponent,

@@ -28,7 +28,10 @@ inline bool is_flat(const Tensor& t) {
   return t.dim() == 2 || t.size(2) == 1 || t.size(3) == 1 || t.stride(2) == t.size(3) * t.stride(3);
 }
 
-inline Tensor flat(const Tensor& t) { return is_flat(t) ? t : torch::stable::contiguous(t); }
+// PyTorch's own is asked only where there is something to do: each question costs about a microsecond.
+inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
+inline Tensor flat(const Tensor& t) { return is_flat(t) ? t : as_contiguous(t); }
 
 inline int64_t pixel_count(const Tensor& t) { return t.dim() == 2 ? t.size(0) : t.size(2) * t.size(3); }
 inline int64_t pixel_stride(const Tensor& t) {
@@ -116,8 +119,6 @@ inline Tensor empty_like(const Tensor& t, ScalarType type) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-inline Tensor none_like(const Tensor& t, ScalarType type) { return torch::stable::new_empty(t, Sizes{0}, type); }
-
 inline Tensor mm(const Tensor& a, const Tensor& b) {
   std::array<StableIValue, 2> stack{from(a), from(b)};
   call("aten::mm", stack);
@@ -126,6 +127,7 @@ inline Tensor mm(const Tensor& a, const Tensor& b) {
 
 // A fresh tensor's elements in another shape, without being a view of it.
 inline Tensor reshaped(const Tensor& t, const Sizes& shape) {
+  if (shape_of(t) == shape) return t;
   std::array<StableIValue, 2> stack{from(t), from(shape)};
   call("aten::_unsafe_view", stack);
   return torch::stable::detail::to<Tensor>(stack[0]);
@@ -182,7 +184,7 @@ inline bool is_channels_last(const Tensor& t) {
 
 // With every filter in one piece.
 inline Tensor dense(const Tensor& weight) {
-  return weight.is_contiguous() || is_channels_last(weight) ? weight : torch::stable::contiguous(weight);
+  return is_channels_last(weight) ? weight : as_contiguous(weight);
 }
 
 // The dtypes of a weight and of x that go with it: the same, or float32 with half precision.
@@ -208,21 +210,29 @@ Tensor unit_filters(const Tensor& weight, const Problem& problem) {
   return unit;
 }
 
-// dL/dw in the layout of `original`; `weight` is its dense form, dL/du has x's dtype or its computing type
+// Whether each element of `a` lies where that of `b` does.
+inline bool is_beside(const Tensor& a, const Tensor& b) {
+  for (int64_t i = 0; i < b.dim(); ++i)
+    if (b.size(i) != 1 && a.stride(i) != b.stride(i)) return false;
+  return true;
+}
+
+inline Tensor beside(const Tensor& t, const Tensor& other) {
+  if (is_beside(t, other)) return t;
+  Tensor copy = empty_like(other, t.scalar_type());
+  torch::stable::copy_(copy, t);
+  return copy;
+}
+
+// dL/dw in the layout of `original`; dL/du, a fresh tensor, has x's dtype or its computing type
 template <class Device>
-Tensor weight_gradient(const Tensor& original, const Tensor& weight, const Tensor& unit_gradient_any,
-                       const Problem& problem) {
-  const ScalarType type = unit_gradient_any.scalar_type();
-  Tensor unit_gradient = empty_like(weight, type);  // element for element beside the weight
-  bool same = true;
-  for (int64_t i = 0; i < weight.dim(); ++i)
-    same = same && (weight.size(i) == 1 || unit_gradient_any.stride(i) == unit_gradient.stride(i));
-  if (same)
-    unit_gradient = unit_gradient_any;
-  else
-    torch::stable::copy_(unit_gradient, unit_gradient_any);
-  Tensor gradient = empty_like(weight, problem.weight_type);
+Tensor weight_gradient(const Tensor& original, const Tensor& unit_gradient_any, const Problem& problem) {
+  const Tensor weight = dense(original), unit_gradient = beside(unit_gradient_any, weight);
+  const ScalarType type = unit_gradient.scalar_type();
   const int64_t filters = weight.size(0);
+  bool in_place = type == problem.weight_type;
+  for (int64_t i = 0; i < weight.dim(); ++i) in_place = in_place && unit_gradient.stride(i) == weight.stride(i);
+  const Tensor gradient = in_place ? unit_gradient : empty_like(weight, problem.weight_type);
   const auto project = [&](auto weight_tag, auto tag) {
     using W = typename decltype(weight_tag)::type;
     using T = typename decltype(tag)::type;
@@ -320,12 +330,6 @@ struct Range {
     Tensor whole = t;
     return torch::stable::narrow(whole, 0, first, count);
   }
-  // of an (N, G, P, Q) tensor
-  Tensor of_norm(const Tensor& t, const Problem& problem) const {
-    if (!t.defined() || count == problem.length()) return t;
-    Tensor whole = t;
-    return torch::stable::narrow(whole, problem.is_linear ? 3 : 0, first, count);
-  }
 };
 
 // f(range, the problem of that piece)
@@ -349,9 +353,13 @@ inline Tensor exponent_values(const std::optional<Tensor>& exponent, const Probl
     Tensor values = torch::stable::new_empty(x, Sizes{problem.out_channels}, type);
     return torch::stable::fill_(values, problem.b);
   }
-  std::array<StableIValue, 3> stack{from(*exponent), from(Sizes{problem.out_channels}), from(false)};
-  call("aten::expand", stack);
-  return torch::stable::contiguous(torch::stable::to(torch::stable::detail::to<Tensor>(stack[0]), type));
+  Tensor values = *exponent;
+  if (values.dim() == 0) {
+    std::array<StableIValue, 3> stack{from(values), from(Sizes{problem.out_channels}), from(false)};
+    call("aten::expand", stack);
+    values = torch::stable::detail::to<Tensor>(stack[0]);
+  }
+  return as_contiguous(values.scalar_type() == type ? values : torch::stable::to(values, type));
 }
 
 template <class A>
@@ -369,19 +377,17 @@ inline Tensor empty_in_format(const Tensor& like, const Sizes& shape, ScalarType
 }
 
 struct Responses {
-  Tensor y, norm, winner;
+  Tensor y, norm, winner;  // undefined: there is none
 };
 
-// x and y with 4 dimensions, or 2 for a linear layer; norm with 4
+// x, y and norm with 4 dimensions, or 2 for a linear layer
 template <class Device, class Vendor>
 Responses respond(const Vendor& vendor, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& exponent,
                   const Problem& problem, double eps) {
   const bool has_max_out = problem.max_out > 1, in_one = Device::piece(problem) >= problem.length();
   const Tensor unit = unit_filters<Device>(dense(weight), problem), values = exponent_values(exponent, problem, x);
-  Responses all{Tensor(), none_like(x, computing_type(problem.type)), none_like(x, ScalarType::Byte)};
-  if (problem.is_scaled())
-    all.norm = torch::stable::new_empty(x, Sizes{problem.batch, problem.groups, problem.rows, problem.columns},
-                                        computing_type(problem.type));
+  Responses all;
+  if (problem.is_scaled()) all.norm = torch::stable::new_empty(x, problem.norm_shape(), computing_type(problem.type));
   for_pieces<Device>(problem, [&](const Range& range, const Problem& piece) {
     const Tensor x_piece = range.of(x), lin = flat(vendor.forward(x_piece, unit));
     if (!all.y.defined()) {
@@ -391,7 +397,7 @@ Responses respond(const Vendor& vendor, const Tensor& x, const Tensor& weight, c
     const Tensor y = range.of(all.y), winner = has_max_out ? range.of(all.winner) : Tensor();
     Tensor norm;
     if (problem.is_scaled()) {
-      norm = range.of_norm(all.norm, problem);
+      norm = range.of(all.norm);
       patch_norm<Device>(x_piece, piece, eps, norm);
     } else if (!has_max_out && !in_one) {
       Tensor target = y;
@@ -420,7 +426,7 @@ struct Needs {
 };
 
 struct Gradients {
-  Tensor x, weight, exponent;
+  Tensor x, unit, exponent;  // of x, of the filters at norm one, of B; undefined: not wanted
 };
 
 struct Pulled {
@@ -439,7 +445,7 @@ Pulled pulled(const Tensor& grad_any, const Tensor& y_any, const Tensor& norm_an
     torch::stable::copy_(beside_y, grad);
     grad = beside_y;
   }
-  const Tensor norm = problem.is_scaled() ? torch::stable::contiguous(norm_any) : Tensor();
+  const Tensor norm = problem.is_scaled() ? as_contiguous(norm_any) : Tensor();
   const Tensor winner = problem.max_out > 1 ? flat(winner_any) : Tensor();
   const Tensor& like = problem.is_scaled() ? y : winner;  // the layout of the forward pass
   const ScalarType type = computing_type(problem.type);
@@ -521,13 +527,7 @@ void accumulate(Tensor& sum, const Tensor& term, const Problem& problem) {
     sum = term;
     return;
   }
-  Tensor same = term;
-  for (int64_t i = 0; i < sum.dim(); ++i)
-    if (sum.size(i) != 1 && sum.stride(i) != term.stride(i)) {
-      same = empty_like(sum, sum.scalar_type());
-      torch::stable::copy_(same, term);
-      break;
-    }
+  const Tensor same = beside(term, sum);
   with_type(problem.type, [&](auto tag) {
     using A = computing_t<typename decltype(tag)::type>;
     if (sum.scalar_type() != computing_type(problem.type)) return;  // pieces are for computing types alone
@@ -536,39 +536,35 @@ void accumulate(Tensor& sum, const Tensor& term, const Problem& problem) {
 }
 
 template <class Device, class Vendor>
-Gradients gradients(const Vendor& vendor, const Tensor& grad, const Tensor& x, const Tensor& weight_any,
+Gradients gradients(const Vendor& vendor, const Tensor& grad, const Tensor& x, const Tensor& weight,
                     const std::optional<Tensor>& exponent, const Tensor& y, const Tensor& norm, const Tensor& winner,
                     const Problem& problem, const Needs& needs) {
-  Gradients result{none_like(x, problem.type), none_like(x, problem.weight_type),
-                   none_like(x, exponent ? exponent->scalar_type() : ScalarType::Float)};
   const bool in_one = Device::piece(problem) >= problem.length();
-  const Tensor weight = dense(weight_any), values = exponent_values(exponent, problem, x);
-  const Tensor unit = needs.x || needs.weight ? unit_filters<Device>(weight, problem) : Tensor();
+  const Tensor values = exponent_values(exponent, problem, x);
+  const Tensor unit = needs.x || needs.weight ? unit_filters<Device>(dense(weight), problem) : Tensor();
   const auto there = [&](const Tensor& t, bool is_there) { return is_there ? t : Tensor(); };
   const Tensor y_there = there(y, problem.is_scaled()), norm_there = there(norm, problem.is_scaled());
   const Tensor winner_there = there(winner, problem.max_out > 1);
-  Tensor grad_x, grad_unit, grad_exponent;
+  Gradients all;
   for_pieces<Device>(problem, [&](const Range& range, const Problem& piece) {
-    const Pulled at = pulled<Device>(range.of(grad), range.of(y_there), range.of_norm(norm_there, problem),
+    const Pulled at = pulled<Device>(range.of(grad), range.of(y_there), range.of(norm_there),
                                      range.of(winner_there), values, piece, needs);
-    if (needs.exponent) accumulate<Device>(grad_exponent, exponent_gradient(at.exponent_terms, piece), problem);
+    if (needs.exponent) accumulate<Device>(all.exponent, exponent_gradient(at.exponent_terms, piece), problem);
     if (!needs.x && !needs.weight) return;
     const Tensor x_piece = range.of(x);
     const auto [linear_part, unit_part] = vendor.backward(at.grad_lin, x_piece, unit, needs.x, needs.weight);
-    if (needs.weight) accumulate<Device>(grad_unit, unit_part, problem);
+    if (needs.weight) accumulate<Device>(all.unit, unit_part, problem);
     if (!needs.x) return;
-    if (!grad_x.defined())
-      grad_x = in_one ? flat(linear_part) : empty_in_format(linear_part, problem.x_shape(), problem.type);
-    Tensor out = range.of(grad_x);
+    if (!all.x.defined())
+      all.x = in_one ? flat(linear_part) : empty_in_format(linear_part, problem.x_shape(), problem.type);
+    Tensor out = range.of(all.x);
     if (at.pull.defined())
       subtract_norm_gradient<Device>(linear_part, x_piece, at.pull, piece, out);
     else if (!in_one)
       torch::stable::copy_(out, linear_part);
   });
-  if (needs.exponent) result.exponent = torch::stable::to(grad_exponent, exponent->scalar_type());
-  if (needs.x) result.x = grad_x;
-  if (needs.weight) result.weight = weight_gradient<Device>(weight_any, weight, grad_unit, problem);
-  return result;
+  if (needs.exponent) all.exponent = torch::stable::to(all.exponent, exponent->scalar_type());
+  return all;
 }
 
 // ---- The operators ----
@@ -592,10 +588,21 @@ inline Outputs narrowed_gradients(const Outputs& wide, const Problem& problem) {
           std::get<2>(wide)};
 }
 
-// The filters' gradient in place of that of the unit filters.
+// What there is not has the shape (0,).
+inline Tensor or_none(const Tensor& t, const Tensor& x, ScalarType type) {
+  return t.defined() ? t : torch::stable::new_empty(x, Sizes{0}, type);
+}
+
+inline Outputs outputs(const Responses& at, const Tensor& x, const Problem& problem) {
+  return {at.y, or_none(at.norm, x, computing_type(problem.type)), or_none(at.winner, x, ScalarType::Byte)};
+}
+
 template <class Device>
-Outputs with_weight_gradient(const Gradients& at, const Tensor& weight, const Problem& problem, const Needs& needs) {
-  return {at.x, needs.weight ? weight_gradient<Device>(weight, dense(weight), at.weight, problem) : at.weight, at.exponent};
+Outputs outputs(const Gradients& at, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& exponent,
+                const Problem& problem) {
+  return {or_none(at.x, x, problem.type),
+          at.unit.defined() ? weight_gradient<Device>(weight, at.unit, problem) : or_none(at.unit, x, problem.weight_type),
+          or_none(at.exponent, x, exponent ? exponent->scalar_type() : ScalarType::Float)};
 }
 
 template <class Device>
@@ -604,13 +611,12 @@ Outputs conv2d(const Tensor& x, const Tensor& weight, std::optional<Tensor> expo
   const Problem problem =
       checked_conv2d(x, weight, exponent, b, stride, padding, dilation, groups, max_out, detach);
   const typename Device::Guard guard(x);
-  if (const auto fused = Device::responses(problem, x, weight, exponent, eps)) return {fused->y, fused->norm, fused->winner};
+  if (const auto fused = Device::responses(problem, x, weight, exponent, eps)) return outputs(*fused, x, problem);
   if (Device::widens(problem.type))
     return narrowed_responses(conv2d<Device>(to_float(x), wide_filters(weight, problem), exponent, b, stride, padding, dilation,
                                              groups, max_out, detach, eps),
                               problem);
-  const Responses at = respond<Device>(Convolution{stride, padding, dilation, groups}, x, weight, exponent, problem, eps);
-  return {at.y, at.norm, at.winner};
+  return outputs(respond<Device>(Convolution{stride, padding, dilation, groups}, x, weight, exponent, problem, eps), x, problem);
 }
 
 template <class Device>
@@ -626,15 +632,20 @@ Outputs conv2d_backward(const Tensor& grad, const Tensor& x, const Tensor& weigh
   const Needs needs{need_x, need_weight, need_exponent && exponent};
   const typename Device::Guard guard(x);
   if (const auto fused = Device::gradients(problem, grad, x, weight, exponent, y, norm, winner, needs))
-    return with_weight_gradient<Device>(*fused, weight, problem, needs);
+    return outputs<Device>(*fused, x, weight, exponent, problem);
   if (Device::widens(problem.type))
     return narrowed_gradients(
         conv2d_backward<Device>(to_float(grad), to_float(x), wide_filters(weight, problem), exponent, to_float(y), norm, winner, b,
                                 stride, padding, dilation, groups, max_out, detach, need_x, need_weight, need_exponent),
         problem);
   const Gradients at = gradients<Device>(Convolution{stride, padding, dilation, groups}, grad, x, weight, exponent, y, norm,
-                             winner, problem, needs);
-  return {at.x, at.weight, at.exponent};
+                                         winner, problem, needs);
+  return outputs<Device>(at, x, weight, exponent, problem);
+}
+
+// All dimensions but the last as one.
+inline Tensor as_rows(const Tensor& t, int64_t rows, int64_t channels) {
+  return as_contiguous(t.dim() == 2 ? t : torch::stable::reshape(t, Sizes{rows, channels}));
 }
 
 inline Sizes with_last(const Tensor& x, int64_t size) {
@@ -648,16 +659,15 @@ Outputs linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> expo
                bool detach, double eps) {
   const Problem problem = checked_linear(x, weight, exponent, b, max_out, detach);
   const typename Device::Guard guard(x);
-  const Tensor rows = torch::stable::contiguous(torch::stable::reshape(x, Sizes{problem.columns, problem.in_channels}));
+  const Tensor rows = as_rows(x, problem.columns, problem.in_channels);
   std::optional<Responses> at = Device::responses(problem, rows, weight, exponent, eps);
   if (!at) {
     if (Device::widens(problem.type))
       return narrowed_responses(linear<Device>(to_float(x), wide_filters(weight, problem), exponent, b, max_out, detach, eps), problem);
     at = respond<Device>(Product{}, rows, weight, exponent, problem, eps);
   }
-  const Sizes shape = with_last(x, problem.out_channels);
-  return {reshaped(at->y, shape), problem.is_scaled() ? reshaped(at->norm, with_last(x, 1)) : at->norm,
-          max_out > 1 ? reshaped(at->winner, shape) : at->winner};
+  const auto shaped = [&](const Tensor& t, int64_t channels) { return t.defined() ? reshaped(t, with_last(x, channels)) : t; };
+  return outputs({shaped(at->y, problem.out_channels), shaped(at->norm, 1), shaped(at->winner, problem.out_channels)}, x, problem);
 }
 
 template <class Device>
@@ -668,25 +678,23 @@ Outputs linear_backward(const Tensor& grad, const Tensor& x, const Tensor& weigh
   check_saved(problem, x, grad, y, norm, winner, with_last(x, problem.out_channels), with_last(x, 1));
   const Needs needs{need_x, need_weight, need_exponent && exponent};
   const typename Device::Guard guard(x);
-  const auto rows = [&](const Tensor& t, int64_t channels, bool is_there) {
-    return is_there ? torch::stable::contiguous(torch::stable::reshape(t, Sizes{problem.columns, channels})) : t;
-  };
-  const Tensor grad_rows = rows(grad, problem.out_channels, true), x_rows = rows(x, problem.in_channels, true);
-  const Tensor y_rows = rows(y, problem.out_channels, problem.is_scaled());
-  const Tensor norms = problem.is_scaled() ? torch::stable::reshape(norm, Sizes{1, 1, 1, problem.columns}) : norm;
-  const Tensor winner_rows = rows(winner, problem.out_channels, max_out > 1);
-  const auto shaped = [&](const Outputs& at) -> Outputs {
-    return {need_x ? reshaped(std::get<0>(at), shape_of(x)) : std::get<0>(at), std::get<1>(at), std::get<2>(at)};
+  const auto rows = [&](const Tensor& t, int64_t channels) { return as_rows(t, problem.columns, channels); };
+  const Tensor grad_rows = rows(grad, problem.out_channels), x_rows = rows(x, problem.in_channels);
+  const Tensor y_rows = problem.is_scaled() ? rows(y, problem.out_channels) : y;
+  const Tensor norms = problem.is_scaled() ? rows(norm, 1) : norm;
+  const Tensor winner_rows = max_out > 1 ? rows(winner, problem.out_channels) : winner;
+  const auto shaped = [&](Gradients at) {
+    if (needs.x) at.x = reshaped(at.x, shape_of(x));
+    return outputs<Device>(at, x, weight, exponent, problem);
   };
   if (const auto fused = Device::gradients(problem, grad_rows, x_rows, weight, exponent, y_rows, norms, winner_rows, needs))
-    return shaped(with_weight_gradient<Device>(*fused, weight, problem, needs));
+    return shaped(*fused);
   if (Device::widens(problem.type))
     return narrowed_gradients(
         linear_backward<Device>(to_float(grad), to_float(x), wide_filters(weight, problem), exponent, to_float(y), norm, winner, b,
                                 max_out, detach, need_x, need_weight, need_exponent),
         problem);
-  const Gradients at = gradients<Device>(Product{}, grad_rows, x_rows, weight, exponent, y_rows, norms, winner_rows, problem, needs);
-  return shaped({at.x, at.weight, at.exponent});
+  return shaped(gradients<Device>(Product{}, grad_rows, x_rows, weight, exponent, y_rows, norms, winner_rows, problem, needs));
 }
 
 }  // namespace bcos

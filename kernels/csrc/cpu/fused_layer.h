@@ -202,9 +202,9 @@ std::optional<Responses> fused_responses(const Problem& problem, const Tensor& x
   const Tensor values = exponent_values(exponent, problem, x);
   const float* exponents = values_or_null<float>(values);
   Responses all;
-  all.norm = torch::stable::new_empty(x, Sizes{problem.batch, problem.groups, problem.rows, problem.columns}, ScalarType::Float);
+  all.norm = torch::stable::new_empty(x, problem.norm_shape(), ScalarType::Float);
   all.y = empty_in_format(x, problem.y_shape(), problem.type);
-  all.winner = problem.max_out > 1 ? empty_in_format(x, problem.y_shape(), ScalarType::Byte) : none_like(x, ScalarType::Byte);
+  if (problem.max_out > 1) all.winner = empty_in_format(x, problem.y_shape(), ScalarType::Byte);
   uint8_t* winners = problem.max_out > 1 ? all.winner.mutable_data_ptr<uint8_t>() : nullptr;
   const T* x_data = x.const_data_ptr<T>();
   T* y_data = all.y.mutable_data_ptr<T>();
@@ -228,7 +228,7 @@ std::optional<Responses> fused_responses(const Problem& problem, const Tensor& x
 
 // In the format of x, as forward wrote it.
 inline Tensor like_y(const Tensor& t, const Tensor& x) {
-  if (t.dim() == 2) return t.is_contiguous() ? t : torch::stable::contiguous(t);
+  if (t.dim() == 2) return as_contiguous(t);
   if (is_channels_last(t)) return t;  // the strides of axes of size 1 are not used here
   Tensor result = empty_in_format(x, shape_of(t), t.scalar_type());
   torch::stable::copy_(result, t);
@@ -279,11 +279,10 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
   if (needs.x)
     pack_groups<T>(layer, weight, factors.get(), problem.is_linear, p->backward_panels(layer), panels_size, panels.get(),
                    p->pack_backward, p->pack_backward_wide);
-  const Tensor grad = like_y(grad_any, x), y = like_y(y_any, x), norm = torch::stable::contiguous(norm_any);
+  const Tensor grad = like_y(grad_any, x), y = like_y(y_any, x), norm = as_contiguous(norm_any);
   const Tensor winner = problem.max_out > 1 ? like_y(winner_any, x) : Tensor();
   const Tensor values = exponent_values(exponent, problem, x);
-  Gradients result{none_like(x, problem.type), none_like(x, problem.weight_type),
-                   none_like(x, exponent ? exponent->scalar_type() : ScalarType::Float)};
+  Gradients result;
   if (needs.x) result.x = empty_in_format(x, problem.x_shape(), problem.type);
   T* grad_x = needs.x ? result.x.template mutable_data_ptr<T>() : nullptr;
   const T *grad_data = grad.const_data_ptr<T>(), *x_data = x.const_data_ptr<T>(), *y_data = y.const_data_ptr<T>();
@@ -314,10 +313,10 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
       });
   });
   if (needs.weight) {
-    const Tensor unit_gradient = empty_like(weight, ScalarType::Float);
-    const int64_t stride[4] = {unit_gradient.stride(0), unit_gradient.stride(1), problem.is_linear ? 0 : unit_gradient.stride(2),
-                               problem.is_linear ? 0 : unit_gradient.stride(3)};
-    float* out = unit_gradient.mutable_data_ptr<float>();
+    result.unit = empty_like(weight, ScalarType::Float);
+    const int64_t stride[4] = {result.unit.stride(0), result.unit.stride(1), problem.is_linear ? 0 : result.unit.stride(2),
+                               problem.is_linear ? 0 : result.unit.stride(3)};
+    float* out = result.unit.mutable_data_ptr<float>();
     share(layer.groups * layer.filters(), [&](int64_t from, int64_t to) {
       each_group(layer.filters(), from, to, [&](int64_t g, int64_t begin, int64_t end) {
         int64_t first = 0, last = shares;  // of the shares that have some of the group's tasks
@@ -327,7 +326,6 @@ std::optional<Gradients> fused_gradients(const Problem& problem, const Tensor& g
                   begin, end);
       });
     });
-    result.weight = unit_gradient;  // projected by the caller
   }
   if (needs.exponent) {
     Tensor sum = torch::stable::new_empty(x, problem.exponent_per_output ? Sizes{problem.out_channels} : Sizes{}, ScalarType::Double);

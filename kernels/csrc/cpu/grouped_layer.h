@@ -70,9 +70,8 @@ std::optional<Responses> grouped_responses(const Problem& problem, const Tensor&
   const Tensor values = exponent_values(exponent, problem, x);
   const Floats filters = grouped_filters(*layer, dense(wide_filters(weight, problem)), false);
   Responses all;
-  all.norm = torch::stable::new_empty(x, Sizes{layer->batch, layer->groups(), layer->rows, layer->columns}, ScalarType::Float);
+  all.norm = torch::stable::new_empty(x, problem.norm_shape(), ScalarType::Float);
   all.y = empty_in_format(x, problem.y_shape(), problem.type);
-  all.winner = none_like(x, ScalarType::Byte);
   const GroupedForward<T> f{*layer,
                             x.const_data_ptr<T>(),
                             filters.get(),
@@ -92,10 +91,9 @@ std::optional<Gradients> grouped_gradients(const Problem& problem, const Tensor&
   if (!layer) return std::nullopt;
   const GroupedLayer& s = *layer;
   const Tensor weight = dense(wide_filters(weight_any, problem)), values = exponent_values(exponent, problem, x);
-  const Tensor grad = like_y(grad_any, x), y = like_y(y_any, x), norm = torch::stable::contiguous(norm_any);
+  const Tensor grad = like_y(grad_any, x), y = like_y(y_any, x), norm = as_contiguous(norm_any);
   const Floats flipped = grouped_filters(s, weight, true);
-  Gradients result{none_like(x, problem.type), none_like(x, problem.weight_type),
-                   none_like(x, exponent ? exponent->scalar_type() : ScalarType::Float)};
+  Gradients result;
   if (needs.x) result.x = empty_in_format(x, problem.x_shape(), problem.type);
   const int64_t tasks = s.tasks(), shares = std::min<int64_t>(tasks, torch::stable::get_num_threads());
   const int64_t of_share = s.blocks() * s.lanes, size = of_share * s.vectors();
@@ -117,11 +115,11 @@ std::optional<Gradients> grouped_gradients(const Problem& problem, const Tensor&
     for (int64_t i = begin; i < end; ++i) grouped_loops<T>()->backward(b, i, tasks * i / shares, tasks * (i + 1) / shares);
   });
   if (needs.weight) {
-    result.weight = empty_like(weight, ScalarType::Float);  // of the unit filters: projected by the caller
-    float* out = result.weight.mutable_data_ptr<float>();
+    result.unit = empty_like(weight, ScalarType::Float);
+    float* out = result.unit.mutable_data_ptr<float>();
     for (int64_t block = 0; block < s.blocks(); ++block) {
       const float* of_block = sums.get() + block * s.vectors() * s.lanes;
-      each_element(s, result.weight, block, [&](int64_t tap, int64_t channel, int64_t lane, int64_t at) {
+      each_element(s, result.unit, block, [&](int64_t tap, int64_t channel, int64_t lane, int64_t at) {
         float total = 0;
         for (int64_t k = 0; k < shares; ++k) total += of_block[k * size + (tap * s.group + channel) * s.lanes + lane];
         out[at] = total;

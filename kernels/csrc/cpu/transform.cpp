@@ -156,8 +156,8 @@ struct Cpu {
     const bool planes = in_planes(problem, x, weight);
     auto all = responses_of<torch::headeronly::BFloat16>(problem, planes ? channels_last(x) : x, weight, exponent, eps);
     if (all && planes) {
-      all->y = torch::stable::contiguous(all->y);
-      if (problem.max_out > 1) all->winner = torch::stable::contiguous(all->winner);
+      all->y = as_contiguous(all->y);
+      if (problem.max_out > 1) all->winner = as_contiguous(all->winner);
     }
     return all;
   }
@@ -170,7 +170,7 @@ struct Cpu {
     const bool planes = in_planes(problem, x, weight);
     auto all = gradients_of<torch::headeronly::BFloat16>(problem, grad, planes ? channels_last(x) : x, weight, exponent, y, norm,
                                                          winner, needs);
-    if (all && planes && needs.x) all->x = torch::stable::contiguous(all->x);
+    if (all && planes && needs.x) all->x = as_contiguous(all->x);
     return all;
   }
 

@@ -241,20 +241,45 @@ def _product(_weight):
     return Product()
 
 
+# Where no transform of torch.func is at work. With the context apart PyTorch binds the arguments to their names in every
+# call, which takes as long as a small layer.
+_NO_CONTEXT_APART = staticmethod(torch.autograd.Function.setup_context)
+
+
+class _PlainConv2d(_Conv2d):
+    setup_context = _NO_CONTEXT_APART
+
+    @staticmethod
+    def forward(ctx, *arguments) -> tuple[Tensor, Tensor, Tensor]:
+        output = _below_autograd(_operators.conv2d, arguments)
+        _save(ctx, arguments, output)
+        return output
+
+
+class _PlainLinear(_Linear):
+    setup_context = _NO_CONTEXT_APART
+
+    @staticmethod
+    def forward(ctx, *arguments) -> tuple[Tensor, Tensor, Tensor]:
+        output = _below_autograd(_operators.linear, arguments)
+        _save(ctx, arguments, output)
+        return output
+
+
+def _recorded(operator: Callable, function: type[torch.autograd.Function], arguments):
+    # a forward-mode derivative needs no requires_grad; the function knows none, and says so
+    if (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments[:3])) or forward_ad._current_level >= 0:
+        return function.apply(*arguments)
+    return _below_autograd(operator, arguments)
+
+
 def _register_autograd(name: str, function: type[torch.autograd.Function]) -> None:
     operator = getattr(_operators, name)
-
-    def kernel(*arguments):
-        # a forward-mode derivative needs no requires_grad; the function knows none, and says so
-        if (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments[:3])) or forward_ad._current_level >= 0:
-            return function.apply(*arguments)
-        return _below_autograd(operator, arguments)
-
-    _library.impl(name, kernel, "Autograd")
+    _library.impl(name, lambda *arguments: _recorded(operator, function, arguments), "Autograd")
 
 
-_register_autograd("conv2d", _Conv2d)
-_register_autograd("linear", _Linear)
+_register_autograd("conv2d", _PlainConv2d)
+_register_autograd("linear", _PlainLinear)
 
 
 # ---- Autocast: x in the shorter dtype, the filters and B as they are ----
@@ -420,7 +445,7 @@ def conv2d(
     _check_layer(x, weight, exponent, x.shape[1], groups, max_out)
     _check_window(x, weight, stride, padding, dilation)
     options = (stride, padding, dilation, groups, max_out, detach, float(eps))
-    return _call(_operators.conv2d, _Conv2d, x, weight, exponent, number, *options)
+    return _call(_operators.conv2d, _Conv2d, _PlainConv2d, x, weight, exponent, number, *options)
 
 
 def linear(
@@ -460,14 +485,16 @@ def linear(
             f"x, weight: expected shapes (..., F) and (O, F), got {tuple(x.shape)} and {tuple(weight.shape)}"
         )
     _check_layer(x, weight, exponent, x.shape[-1], 1, max_out)
-    return _call(_operators.linear, _Linear, x, weight, exponent, number, max_out, detach, float(eps))
+    return _call(_operators.linear, _Linear, _PlainLinear, x, weight, exponent, number, max_out, detach, float(eps))
 
 
-def _call(operator, function: type[torch.autograd.Function], *arguments) -> Tensor:
+def _call(operator, function, plain_function, *arguments) -> Tensor:
     # torch.func differentiates an autograd function that it meets above the dispatcher, and none below it
     if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)[0]
-    return operator(*arguments)[0]
+    if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or torch.jit.is_tracing():
+        return operator(*arguments)[0]
+    return _recorded(operator, plain_function, arguments)[0]  # what the dispatcher would come back to, by a long way
 
 
 def _split_exponent(b) -> tuple[Tensor | None, float]:
