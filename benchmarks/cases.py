@@ -4,6 +4,7 @@ The layers are those of the networks the papers use. ``batch`` suits a CPU; a GP
 takes ``cuda_batch``.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 
@@ -57,6 +58,17 @@ class Case:
         return self.kernel_size == 1
 
     @property
+    def is_small(self) -> bool:
+        """So little to compute that the call itself takes longer: the vector field of an ODE, a classifier's head."""
+        rows = math.prod(self.y_shape) // self.out_channels
+        return rows * math.prod(self.weight_shape) < 1e6
+
+    @property
+    def kind(self) -> str:
+        """The family whose layers have one limit: calls, memory or arithmetic."""
+        return "small" if self.is_small else "1x1+linear" if self.is_pointwise else "kxk"
+
+    @property
     def has_options(self) -> bool:
         """Asks for more than a dense layer with B = 2."""
         options = (self.b, self.max_out, self.groups, self.dilation, self.trainable_b, self.contiguous)
@@ -95,6 +107,8 @@ CASES = [
     Case("vit_s qkv 384-1152", 16 * TOKENS, 64 * TOKENS, 384, 1, 1152, linear=True),
     Case("vit_s mlp 384-1536", 16 * TOKENS, 64 * TOKENS, 384, 1, 1536, linear=True),
     Case("vit_s mlp 1536-384", 16 * TOKENS, 64 * TOKENS, 1536, 1, 384, linear=True),
+    Case("small: 32-32, 128 rows", 128, 128, 32, 1, 32, linear=True),
+    Case("small: 64-64, one row", 1, 1, 64, 1, 64, linear=True),
     Case("convnext depthwise 96 7x7 @56", 16, 64, 96, 56, 96, 7, groups=96),
     Case("b 1.25: 64-256 1x1 @56", 16, 64, 64, 56, 256, b=1.25),
     Case("b 1.25: 128 3x3 @28", 16, 64, 128, 28, 128, 3, b=1.25),

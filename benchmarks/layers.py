@@ -33,8 +33,7 @@ def measure_layer(
         ceilings: The machine's rates for this format.
         budget: Seconds of timing for all peers together.
     """
-    kind = "1x1+linear" if case.is_pointwise else "kxk"
-    rows = {p: Row(case.name, kind, case.has_options, device, dtype, mode, case.batch, p) for p in peers}
+    rows = {p: Row(case.name, case.kind, case.has_options, device, dtype, mode, case.batch, p) for p in peers}
     with products(dtype):
         buffers = make_buffers(case, device, DTYPES[dtype])
         expected = expect(case, buffers, mode)

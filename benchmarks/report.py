@@ -12,13 +12,14 @@ from .row import Row
 from .timing import MIN_ROUNDS
 
 FAMILIES = {
-    "all": lambda _row: True,
+    "all but small": lambda row: row.kind != "small",
     "1x1 + linear": lambda row: row.kind == "1x1+linear",
     "k x k": lambda row: row.kind == "kxk",
     "with options": lambda row: row.options,
-    "B = 2, dense": lambda row: not row.options,
+    "B = 2, dense": lambda row: row.kind != "small" and not row.options,
+    "small": lambda row: row.kind == "small",
 }
-"""Families overlap: the first is everything, the two after it are its halves, and so are the last two."""
+"""Families overlap: the two after the first are its halves, and so are the two after them; small layers stand apart."""
 
 
 def to_json(rows: Sequence[Row], environment: Environment, ceilings: dict[str, Ceilings]) -> str:

@@ -10,7 +10,7 @@ class Row:
 
     case: str
     kind: str
-    """"1x1+linear", "kxk" or "network"."""
+    """Of the case, or "network"."""
     options: bool
     """Whether the case has options beyond a dense layer with B = 2."""
     device: str

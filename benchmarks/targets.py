@@ -47,7 +47,8 @@ def page(rows: Rows, environments: Sequence[dict], names: Sequence[str]) -> str:
 
 def layer_lines(rows: Rows) -> list[str]:
     lines = []
-    dense = [r for r in rows if r["kind"] != "network" and not r["options"]]
+    dense = [r for r in rows if r["kind"] in ("1x1+linear", "kxk") and not r["options"]]
+    small = [r for r in rows if r["kind"] == "small" and r["peer"] == "operator" and r["ratio"]]
     operators = [r for r in dense if r["peer"] == "operator" and r["ratio"]]
     for dtype in dict.fromkeys(r["dtype"] for r in operators):
         of_dtype = [r for r in operators if r["dtype"] == dtype]
@@ -57,6 +58,9 @@ def layer_lines(rows: Rows) -> list[str]:
         narrow = [r for r in of_dtype if r["mode"] != "forward" and r["kind"] == "1x1+linear"]
         lines.append(_line("1x1 and linear, forward+backward", dtype, "<= 1.00", narrow))
         lines += _against_compiled(of_dtype, dense, dtype)
+        for mode in dict.fromkeys(r["mode"] for r in small if r["dtype"] == dtype):
+            chosen = [r for r in small if (r["dtype"], r["mode"]) == (dtype, mode)]
+            lines.append(_line(f"small layer (bound by calls), {mode}", dtype, "", chosen))
     return lines
 
 

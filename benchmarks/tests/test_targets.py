@@ -27,6 +27,7 @@ def result(tmp_path):
         row("operator", 2.0, 4.0, case="b"),
         row("operator", 9.0, 9.0, case="c", options=True),
         row("operator", 1.5, 3.0, mode="forward+backward", kind="1x1+linear"),
+        row("operator", 7.0, 0.07, case="tiny", kind="small"),
         row("compiled", 1.0, 2.0),
         *(
             row(peer, ratio, 10 * ratio, case=case, kind="network", mode="training step", kept_mib=kept)
@@ -45,6 +46,7 @@ def test_page(result, capsys):
     page = capsys.readouterr().out
     assert "| layer, forward | float32 | <= 1.05, none above 1.20 | 1.00 of 2 | 2.00 b |" in page
     assert "| 1x1 and linear, forward+backward | float32 | <= 1.00 | 1.50 of 1 | 1.50 a |" in page
+    assert "| small layer (bound by calls), forward | float32 |  | 7.00 of 1 | 7.00 tiny |" in page
     assert "| layer / torch.compile of the formula | float32 | < 1, never above 1.10 | 0.50 of 1 | 0.50 a |" in page
     assert "| training step, resnet50, batch 2 | float32 | <= 1.05 | 1.25 | |" in page
     assert "| bytes kept for backward, resnet50, batch 2 | float32 | <= 1.05 | 1.03 | |" in page
