@@ -241,7 +241,7 @@ def _product(_weight):
     return Product()
 
 
-# Where no transform of torch.func is at work. With the context apart PyTorch binds the arguments to their names in every
+# Where no transform of torch.func is at work. With the context apart PyTorch binds the arguments to their names in each
 # call, which takes as long as a small layer.
 _NO_CONTEXT_APART = staticmethod(torch.autograd.Function.setup_context)
 
