@@ -207,7 +207,7 @@ def _recording_nothing(operator: Callable, arguments):
 # would be zero without a word.
 
 
-class _Conv2d(torch.autograd.Function):
+class _TransformedConv2d(torch.autograd.Function):
     generate_vmap_rule = True
     setup_context = staticmethod(_save)
 
@@ -220,7 +220,7 @@ class _Conv2d(torch.autograd.Function):
         return _pull_back(ctx, grad_outputs[0], _convolution, _operators.conv2d_backward)
 
 
-class _Linear(torch.autograd.Function):
+class _TransformedLinear(torch.autograd.Function):
     generate_vmap_rule = True
     setup_context = staticmethod(_save)
 
@@ -241,12 +241,12 @@ def _product(_weight):
     return Product()
 
 
-# Where no transform of torch.func is at work. With the context apart PyTorch binds the arguments to their names in each
-# call, which takes as long as a small layer.
+# And where no transform of torch.func is at work: with the context apart PyTorch binds the arguments to their names in
+# each call, which takes as long as a small layer.
 _NO_CONTEXT_APART = staticmethod(torch.autograd.Function.setup_context)
 
 
-class _PlainConv2d(_Conv2d):
+class _Conv2d(_TransformedConv2d):
     setup_context = _NO_CONTEXT_APART
 
     @staticmethod
@@ -256,7 +256,7 @@ class _PlainConv2d(_Conv2d):
         return output
 
 
-class _PlainLinear(_Linear):
+class _Linear(_TransformedLinear):
     setup_context = _NO_CONTEXT_APART
 
     @staticmethod
@@ -278,8 +278,8 @@ def _register_autograd(name: str, function: type[torch.autograd.Function]) -> No
     _library.impl(name, lambda *arguments: _recorded(operator, function, arguments), "Autograd")
 
 
-_register_autograd("conv2d", _PlainConv2d)
-_register_autograd("linear", _PlainLinear)
+_register_autograd("conv2d", _Conv2d)
+_register_autograd("linear", _Linear)
 
 
 # ---- Autocast: x in the shorter dtype, the filters and B as they are ----
@@ -445,7 +445,7 @@ def conv2d(
     _check_layer(x, weight, exponent, x.shape[1], groups, max_out)
     _check_window(x, weight, stride, padding, dilation)
     options = (stride, padding, dilation, groups, max_out, detach, float(eps))
-    return _call(_operators.conv2d, _Conv2d, _PlainConv2d, x, weight, exponent, number, *options)
+    return _call(_operators.conv2d, _Conv2d, _TransformedConv2d, x, weight, exponent, number, *options)
 
 
 def linear(
@@ -485,16 +485,17 @@ def linear(
             f"x, weight: expected shapes (..., F) and (O, F), got {tuple(x.shape)} and {tuple(weight.shape)}"
         )
     _check_layer(x, weight, exponent, x.shape[-1], 1, max_out)
-    return _call(_operators.linear, _Linear, _PlainLinear, x, weight, exponent, number, max_out, detach, float(eps))
+    options = (max_out, detach, float(eps))
+    return _call(_operators.linear, _Linear, _TransformedLinear, x, weight, exponent, number, *options)
 
 
-def _call(operator, function, plain_function, *arguments) -> Tensor:
+def _call(operator, function, transformed, *arguments) -> Tensor:
     # torch.func differentiates an autograd function that it meets above the dispatcher, and none below it
     if torch._C._are_functorch_transforms_active():
-        return function.apply(*arguments)[0]
+        return transformed.apply(*arguments)[0]
     if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or torch.jit.is_tracing():
         return operator(*arguments)[0]
-    return _recorded(operator, plain_function, arguments)[0]  # what the dispatcher would come back to, by a long way
+    return _recorded(operator, function, arguments)[0]  # what the dispatcher would come back to, by a long way
 
 
 def _split_exponent(b) -> tuple[Tensor | None, float]:
