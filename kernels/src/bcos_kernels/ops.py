@@ -203,34 +203,12 @@ def _recording_nothing(operator: Callable, arguments):
     return _below_autograd(operator, arguments)
 
 
-# Not by torch.library.register_autograd: torch.func cannot differentiate what that makes, and a forward-mode derivative
-# would be zero without a word.
+def _conv2d_backward(ctx, *grad_outputs) -> tuple[Tensor | None, ...]:
+    return _pull_back(ctx, grad_outputs[0], _convolution, _operators.conv2d_backward)
 
 
-class _TransformedConv2d(torch.autograd.Function):
-    generate_vmap_rule = True
-    setup_context = staticmethod(_save)
-
-    @staticmethod
-    def forward(*arguments) -> tuple[Tensor, Tensor, Tensor]:
-        return _recording_nothing(_operators.conv2d, arguments)
-
-    @staticmethod
-    def backward(ctx, *grad_outputs) -> tuple[Tensor | None, ...]:
-        return _pull_back(ctx, grad_outputs[0], _convolution, _operators.conv2d_backward)
-
-
-class _TransformedLinear(torch.autograd.Function):
-    generate_vmap_rule = True
-    setup_context = staticmethod(_save)
-
-    @staticmethod
-    def forward(*arguments) -> tuple[Tensor, Tensor, Tensor]:
-        return _recording_nothing(_operators.linear, arguments)
-
-    @staticmethod
-    def backward(ctx, *grad_outputs) -> tuple[Tensor | None, ...]:
-        return _pull_back(ctx, grad_outputs[0], _product, _operators.linear_backward)
+def _linear_backward(ctx, *grad_outputs) -> tuple[Tensor | None, ...]:
+    return _pull_back(ctx, grad_outputs[0], _product, _operators.linear_backward)
 
 
 def _convolution(weight, *window):
@@ -241,13 +219,12 @@ def _product(_weight):
     return Product()
 
 
-# And where no transform of torch.func is at work: with the context apart PyTorch binds the arguments to their names in
-# each call, which takes as long as a small layer.
-_NO_CONTEXT_APART = staticmethod(torch.autograd.Function.setup_context)
+# Not by torch.library.register_autograd: torch.func cannot differentiate what that makes, and a forward-mode derivative
+# would be zero without a word.
 
 
-class _Conv2d(_TransformedConv2d):
-    setup_context = _NO_CONTEXT_APART
+class _Conv2d(torch.autograd.Function):
+    backward = staticmethod(_conv2d_backward)
 
     @staticmethod
     def forward(ctx, *arguments) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,14 +233,38 @@ class _Conv2d(_TransformedConv2d):
         return output
 
 
-class _Linear(_TransformedLinear):
-    setup_context = _NO_CONTEXT_APART
+class _Linear(torch.autograd.Function):
+    backward = staticmethod(_linear_backward)
 
     @staticmethod
     def forward(ctx, *arguments) -> tuple[Tensor, Tensor, Tensor]:
         output = _below_autograd(_operators.linear, arguments)
         _save(ctx, arguments, output)
         return output
+
+
+# The same as torch.func asks for them, with the context apart: PyTorch then binds the arguments to their names in each
+# call, which takes as long as a small layer.
+
+
+class _TransformedConv2d(torch.autograd.Function):
+    generate_vmap_rule = True
+    setup_context = staticmethod(_save)
+    backward = staticmethod(_conv2d_backward)
+
+    @staticmethod
+    def forward(*arguments) -> tuple[Tensor, Tensor, Tensor]:
+        return _recording_nothing(_operators.conv2d, arguments)
+
+
+class _TransformedLinear(torch.autograd.Function):
+    generate_vmap_rule = True
+    setup_context = staticmethod(_save)
+    backward = staticmethod(_linear_backward)
+
+    @staticmethod
+    def forward(*arguments) -> tuple[Tensor, Tensor, Tensor]:
+        return _recording_nothing(_operators.linear, arguments)
 
 
 def _recorded(operator: Callable, function: type[torch.autograd.Function], arguments):
@@ -493,7 +494,7 @@ def _call(operator, function, transformed, *arguments) -> Tensor:
     # torch.func differentiates an autograd function that it meets above the dispatcher, and none below it
     if torch._C._are_functorch_transforms_active():
         return transformed.apply(*arguments)[0]
-    if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or torch._C._get_tracing_state():
         return operator(*arguments)[0]
     return _recorded(operator, function, arguments)[0]  # what the dispatcher would come back to, by a long way
 
