@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -448,3 +449,29 @@ def test_products_are_exact_inside_and_as_before_outside():
     explain(Watching(), torch.rand(2, 3))
     assert seen == [["ieee", "ieee"]]
     assert [b.fp32_precision for b in backends] == before
+
+
+def test_threads_do_not_mix_their_explanations():
+    model = nn.Sequential(nn.Flatten(), bnn.BcosLinear(192, 16), nn.ReLU(inplace=True), bnn.BcosLinear(16, 5)).double()
+    x = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    expected = explain(model, x)
+    found, errors = [], []
+
+    def run():
+        try:
+            found.extend(explain(model, x) for _ in range(20))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(found) == 80
+    for explanation in found:
+        torch.testing.assert_close(explanation.contributions, expected.contributions, rtol=1e-12, atol=1e-12)
+        assert explanation.completeness_error.max() < 1e-12
+    assert model.training
+    assert not any(module.detach for module in model if isinstance(module, bnn.BcosLinear))

@@ -1,6 +1,7 @@
 """One clear line for each mistake, and exit code 2."""
 
 import dataclasses
+import signal
 import subprocess
 import sys
 from typing import Literal
@@ -203,3 +204,48 @@ def test_a_command_line_needs_no_torch_until_it_works():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+SCRIPT = """
+import sys, time
+from bcos_core.run.command import run_command
+
+def wait(argv):
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        print("ended in order", flush=True)
+
+def talk(argv):
+    for number in range(100_000):
+        print(number)
+
+run_command("tool", {"wait": ("", wait), "talk": ("", talk)}, sys.argv[1:], str)
+"""
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_ends_a_job_ends_a_command_in_order(name):
+    process = start("wait")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert (out, err, process.returncode) == ("ended in order\n", "\ntool wait: interrupted\n", 130)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_reader_who_goes_away_is_no_error():
+    process = start("talk")
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(60), err) == (141, "")

@@ -31,6 +31,8 @@ def test_server_is_shared_and_ends_with_its_last_user(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "uv.lock").touch()
+    for name in ("attr", "tokenize"):  # the folder at hand is the user's, and not where the server's modules come from
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user')")
     prepare_experiment("study/x")
     with tracking_server() as address:
         with tracking_server() as same:

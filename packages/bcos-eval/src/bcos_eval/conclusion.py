@@ -46,7 +46,12 @@ class Conclusion:
 
 
 def conclude(
-    queue: UnitQueue, *, timing: Timing | None = None, console: Console, command: str = "crossval"
+    queue: UnitQueue,
+    *,
+    timing: Timing | None = None,
+    console: Console,
+    command: str = "crossval",
+    shown: str | None = None,
 ) -> Conclusion:
     """Test a study, write its report, keep it in MLflow, and say what came out.
 
@@ -55,6 +60,7 @@ def conclude(
         timing: Of the work that has just ended; added to what earlier commands worked on it.
         console: Where progress goes; the answer goes to standard output.
         command: Of bcos-eval, that goes on with the study.
+        shown: End of the names of metrics whose comparisons are printed; by default the study's own.
 
     Raises:
         InputError: If nothing is done yet, the scores cannot be tested, or the store cannot be written.
@@ -79,8 +85,10 @@ def conclude(
     )
     page = write_report(report, out)
     log_summary(study.experiment, "report", out, _summary(comparisons))
-    print(to_lines(comparisons[0]))
-    _say_end(study, states, table, timings, page, command)
+    told = [c for c in comparisons if shown and c.metric.endswith(shown)] or [comparisons[0]]
+    print("\n\n".join(map(to_lines, told)))
+    others = (m for m in (*table.metrics, "seconds") if m not in [c.metric for c in told])
+    _say_end(study, states, table, timings, page, command, next(others))
     return Conclusion(page, table, comparisons)
 
 
@@ -310,6 +318,7 @@ def _say_end(
     timings: Timings | None,
     page: pathlib.Path,
     command: str,
+    other_metric: str,
 ) -> None:
     done = len(table.frame)
     if done < len(states):
@@ -325,4 +334,4 @@ def _say_end(
         )
     here = pathlib.Path.cwd()
     shown = page.relative_to(here) if page.is_relative_to(here) else page
-    print(f"report: {shown}\nnext: uv run mlflow ui; bcos-eval compare {study.name} --metric loss")
+    print(f"report: {shown}\nnext: uv run mlflow ui; bcos-eval compare {study.name} --metric {other_metric}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 from bcos_core.run.error import InputError
-from bcos_core.run.server import tracking_server
+from bcos_core.run.server import SAFE_PATH, tracking_server
 from bcos_core.run.tracking import prepare_experiment
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -79,7 +79,8 @@ class _Fleet:
     def __init__(self, name: str, location: str, count: int) -> None:
         self._command = [sys.executable, "-m", "bcos_eval.cli", "worker", name]
         # not on the command line, which everybody on the machine can read: it may hold a password
-        self._environments = [{**os.environ, QUEUE_VARIABLE: location, **share} for share in _shares(count)]
+        common = {**os.environ, **SAFE_PATH, QUEUE_VARIABLE: location}
+        self._environments = [{**common, **share} for share in _shares(count)]
         self._log = study_folder(name) / "logs"
         self._log.mkdir(parents=True, exist_ok=True)
         self._restarts = [0] * count

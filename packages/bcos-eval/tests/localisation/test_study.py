@@ -122,7 +122,14 @@ def test_an_unfinished_study_and_then_the_whole_one(runs, queue, adapter, capsys
     finish(queue, 5)
     command = ["localise", "--study", "small", "--grid", "2", "--grids", "2"]
     main(command)
-    assert "localisation is left out" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "localisation is left out" not in said
+    assert said.startswith("localisation (higher is better)")
+    assert said.rstrip().endswith("bcos-eval compare small --metric accuracy")
+    for option in (["--out", "x"], ["--count", "7"]):
+        with pytest.raises(SystemExit):
+            main([*command, *option])
+        assert f"{option[0]}: does not go with --study" in capsys.readouterr().err
     assert "localisation" in (folder / "report" / "report.html").read_text()
     assert pd.read_csv(folder / "localisation.csv")["run_id"].tolist() == [
         f"{arm}-{f}" for f in range(2) for arm in ARMS
@@ -141,7 +148,7 @@ def test_an_unfinished_study_and_then_the_whole_one(runs, queue, adapter, capsys
 
 
 def test_quick_methods_of_a_whole_study(runs, queue, monkeypatch, capsys):
-    monkeypatch.setattr(conclusion, "conclude", lambda queue, console: None)
+    monkeypatch.setattr(conclusion, "conclude", lambda queue, console, shown: None)
     finish(queue, 2 * FOLDS)
     main(["localise", "--study", "small", "--grid", "2", "--grids", "1", "--methods", "quick"])
     table = conclusion._with_localisation(score_table(queue.plan, queue.states()), study_folder("small"))

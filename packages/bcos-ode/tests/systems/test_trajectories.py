@@ -151,7 +151,8 @@ def test_reading(tmp_path, text):
 
 
 def test_reading_one_trajectory(tmp_path):
-    (tmp_path / "a.csv").write_text("x,t\n1,0\n2,1\n")
+    (tmp_path / "a.csv").write_text("x ,t\n1,0\n2,1\n")
+    assert read_trajectories(tmp_path / "a.csv").variables == ("x",)
     np.testing.assert_array_equal(read_trajectories(tmp_path / "a.csv").states, [[[1], [2]]])
 
 
@@ -162,10 +163,14 @@ def test_reading_one_trajectory(tmp_path):
         ("t,x\n", "and rows"),
         ("x,y\n1,2\n", 'expected a header with "t"'),
         ("t,trajectory\n1,2\n", "the variables"),
-        ("t,x\n0,1\n\n1,a\n", r"line 4: expected numbers, got \['1', 'a'\]"),
-        ("t,x\n0,1\n1\n", "line 3: expected numbers"),
-        ("t,x\n0,1,5\n1,2\n", "line 2: expected numbers"),
-        ("t,x\n0,1\n1,nan\n", "line 3: a value is not finite"),
+        ("", "got nothing and 0 rows"),
+        ("time; x\n1;2\n", "got the columns 'time; x' and 1 rows"),
+        ("t,x\n0,1\n\n1,a\n", "line 4, column \"x\": expected numbers, got 'a'"),
+        ("t,id,x\n0,m,1\n", "line 2, column \"id\": expected numbers, got 'm'"),
+        ("t,k,x\n0,3,1\n1,3,2\n", 'column "k" is 3 in all 2 rows; leave it out'),
+        ("t,x\n0,1\n1\n", r"line 3: expected numbers for 2 columns, got \['1'\]"),
+        ("t,x\n0,1,5\n1,2\n", r"line 2: expected numbers for 2 columns, got \['0', '1', '5'\]"),
+        ("t,x\n0,1\n1,nan\n", 'line 3, column "x": expected finite numbers'),
         ("t,x\n0,1\n", "at least two times"),
         ("t,x\n0,1\n0,2\n", r"times have to increase, but 0 follows 0 \(at 1\)"),
         ("t,x,trajectory\n0,1,a\n1,1,a\n0,1,b\n2,1,b\n", 'trajectory "b" has other times than "a"'),

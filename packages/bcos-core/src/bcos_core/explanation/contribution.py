@@ -1,5 +1,6 @@
 """Contributions of the inputs to an output, and how exactly they add up."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from .mode import evaluating, exact_arithmetic, explanation_mode, uncompiled
 from .offset import recorded_offsets
 from .render import render_rgba
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Flags of modules, their hooks and PyTorch's precision are for all threads: two explanations would mix theirs."""
 
 
 @runtime_checkable
@@ -76,7 +80,8 @@ def explain(
     For any other module they are input times gradient; then ``completeness_error`` says how far they, with the biases,
     are from adding up (zero for a network of ReLUs, in general not).
 
-    The model's training flags are restored, no ``.grad`` is touched, and no statistics are updated.
+    The model's training flags are restored, no ``.grad`` is touched, and no statistics are updated. Threads take turns;
+    what else a thread does with the model meanwhile is up to it.
 
     Args:
         model: Any module that maps (N, ...) to logits (N, K).
@@ -104,6 +109,7 @@ def explain(
     model = uncompiled(model)
     # an inference tensor cannot enter a graph: leave inference mode, if on, and copy
     with (
+        _ONE_AT_A_TIME,
         torch.inference_mode(False),
         torch.enable_grad(),
         evaluating(model),

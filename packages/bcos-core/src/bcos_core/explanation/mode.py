@@ -17,7 +17,8 @@ class explanation_mode:
     Values do not change; gradients do: the gradient of an output with respect to the input becomes the row W(x) of
     the linear map that the network applied to it. Modules that work in place (``ReLU(inplace=True)``) do not while it
     is open: the gradient of a B-cos layer needs what the layer answered. Re-entrant and exception-safe: leaving
-    restores what entering found, so that an inner context does not switch off an outer one. Put the model in
+    restores what entering found, so that an inner context does not switch off an outer one. It is for one thread at a
+    time: the modules' flags are everyone's. Put the model in
     evaluation mode first, as :func:`bcos_core.explain` does: batch statistics mix inputs.
 
     Args:

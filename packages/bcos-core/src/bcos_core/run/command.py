@@ -1,10 +1,14 @@
 """What every command line here does alike: dotted options, nearest names, one clear line for a mistake, exit code 2."""
 
+import contextlib
 import difflib
 import os
 import re
+import select
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -12,6 +16,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from .error import InputError
 
 T = TypeVar("T")
+_SIGPIPE = 13  # Windows has none by name
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # a field's docstring is its help
 
@@ -89,7 +94,9 @@ def run_command(
         hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(commands)}"
         _fail(program, f'unknown command "{name}"; {hint}')
     try:
-        commands[name][1](rest)
+        with _terminable():
+            commands[name][1](rest)
+            sys.stdout.flush()
     except InputError as error:
         if os.environ.get("BCOS_TRACEBACK"):
             raise
@@ -97,6 +104,45 @@ def run_command(
     except KeyboardInterrupt as interrupt:
         sys.stderr.write(f"\n{program} {name}: interrupted{f'; {interrupt}' if str(interrupt) else ''}\n")
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        raise SystemExit(128 + _SIGPIPE) from None
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Have what ends a job (SIGTERM of a scheduler or ``timeout``, a closed terminal) end a command as Ctrl-C does.
+
+    Runs are then marked as ended and a line says how to go on. Signals that someone else handles, or that are ignored
+    (nohup), are left alone.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = [number for number in numbers if in_main and signal.getsignal(number) is signal.SIG_DFL]
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in ours:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the output any more (``| head``); what is left of it then goes nowhere."""
+    if not hasattr(select, "poll"):
+        return False
+    pipe = select.poll()
+    pipe.register(sys.stdout, 0)  # errors are told without being asked for
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in pipe.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _fail(program: str, message: str) -> NoReturn:

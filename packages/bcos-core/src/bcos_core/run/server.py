@@ -20,6 +20,9 @@ from collections.abc import Iterator
 from .error import InputError
 from .tracking import project_root, tracking_uri
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Of a process started by ``python -m``: a user's file tokenize.py in the folder at hand is not the module tokenize."""
+
 _keepers: list["subprocess.Popen[bytes]"] = []  # they outlive their users by a moment, and nobody waits for them
 _START_SECONDS = 120.0
 _LINGER_SECONDS = 5.0
@@ -84,6 +87,7 @@ def _start(folder: pathlib.Path, uri: str) -> str:
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **SAFE_PATH},
             start_new_session=True,  # Ctrl-C at the terminal is not for it
         )
     _keepers.append(keeper)
@@ -104,6 +108,7 @@ def _keep(folder: pathlib.Path, uri: str, port: str) -> None:
     artifacts = (project_root() / "mlartifacts").as_uri()
     server = subprocess.Popen(
         [*command, "--port", port, "--workers", "1", "--default-artifact-root", artifacts, "--no-serve-artifacts"],
+        cwd=folder,  # where uvicorn looks for modules first
         # job runners are for MLflow's services to language models, and cost seconds and memory
         env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     )

@@ -84,7 +84,7 @@ def localise(argv: Sequence[str]) -> None:
     if unknown := [game for game in games if game not in GAMES]:
         parser.error(f'--game: expected {", ".join(GAMES)}, separated by commas, got "{unknown[0]}"')
     if options.study is not None:
-        _localise_study(options, games)
+        _localise_study(options, games, argv)
         return
     models = _named(options.run, "run") | _named(options.model_file, "model_file")
     if not models:
@@ -117,9 +117,11 @@ def check_rules(parser: CommandParser, options: Mapping[str, Any]) -> None:
         parser.error(f"--confidence: expected a probability from 0 to below 1, got {options['confidence']}")
 
 
-def _localise_study(options: Any, games: Sequence[str]) -> None:
-    if options.run or options.model_file or options.data or options.official or options.faithfulness:
-        raise InputError("--study: has its own models and data; --run, --model_file, --data, ... do not go with it")
+def _localise_study(options: Any, games: Sequence[str], argv: Sequence[str]) -> None:
+    foreign = ("run", "model_file", "data", "official", "faithfulness", "out", "count")
+    words = {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+    if given := [name for name in foreign if name in words]:
+        raise InputError(f"--{given[0]}: does not go with --study, which has its own models, data and folder")
     if list(games) != ["grid"]:
         raise InputError("--study: plays the game grid")
     from rich.console import Console
@@ -134,6 +136,8 @@ def _localise_study(options: Any, games: Sequence[str]) -> None:
     queue = UnitQueue.open(options.study, default_location(folder))
     if not isinstance(queue.plan, Study):
         raise InputError(f"{options.study} is a search, not a study")
+    if queue.plan.package != "vision":
+        raise InputError(f"{options.study} is a study of {queue.plan.package}; the game is for classifiers of images")
     rules = Rules(
         options.grid, options.grids, options.confidence, options.smooth, options.cell_size,
         batch_size=options.batch_size, seed=options.seed,
@@ -141,7 +145,7 @@ def _localise_study(options: Any, games: Sequence[str]) -> None:
     methods = [OWN] if options.methods is None else _methods(options.methods)
     scores = localise_units(queue.states(), list(queue.plan.arms), rules, methods)
     keep_localisation(scores, folder)
-    conclude(queue, console=Console(stderr=True))
+    conclude(queue, console=Console(stderr=True), shown="localisation")
 
 
 def _named(given: list[str] | None, kind: str) -> dict[str, ModelChoice]:

@@ -11,7 +11,7 @@ from bcos_core.run.result_folder import short, writable_folder
 from .run_option import ChosenRun, choose_run
 from .train import say_how_exact
 
-_OF_DYNAMICS = ("start", "time", "view", "method")
+_OF_DYNAMICS = ("start", "time", "view", "order", "method")
 
 DESCRIPTION = """Account for a run's model.
 Of a field: the ledger (what each variable contributes to each derivative, in views J and W, beside the equations where

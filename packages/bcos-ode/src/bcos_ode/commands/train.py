@@ -129,8 +129,10 @@ def _print_classification(result: "ClassificationResult") -> None:
 
 def say_how_exact(explains: bool, what: str, error: float) -> str:
     """A line on contributions: of a network that does not account for itself, how far they are from adding up."""
-    verb = "add up" if explains else "do not add up, this network does not account for itself,"
-    return f"contributions {verb} to the {what}: largest error {error:.1e}"
+    if explains:
+        return f"contributions add up to the {what}: largest error {error:.1e}"
+    said = f"contributions do not add up to the {what}, this network does not account for itself"
+    return f"{said}: largest error {error:.1e}"
 
 
 def _print_end(seconds: float, folder: pathlib.Path, run_id: str, picture: str, *, explains: bool = True) -> None:

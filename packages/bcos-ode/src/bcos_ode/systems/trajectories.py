@@ -144,30 +144,31 @@ def read_trajectories(path: pathlib.Path) -> Trajectories:
     variables. All trajectories are observed at the same times.
 
     Raises:
-        InputError: If the table is missing, has gaps, or its times are not finite, increasing, and the same for all.
+        InputError: If the table is missing, has gaps, its times are not finite, increasing, and the same for all, or a
+            variable never changes.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
             table = csv.DictReader(file, skipinitialspace=True)
-            header = table.fieldnames or ()
+            header = tuple(map(str.strip, table.fieldnames or ()))
+            table.fieldnames = header
             rows = [(table.line_num, row) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: no readable table ({error})") from None
     names = [name for name in header if name not in ("t", "trajectory")]
     if not rows or "t" not in header or not names:
-        raise InputError(f'{path}: expected a header with "t", the variables and perhaps "trajectory", and rows')
+        found = f"the columns {', '.join(map(repr, header))}" if header else "nothing"
+        raise InputError(
+            f'{path}: expected a header with "t", the variables and perhaps "trajectory", separated by commas, and '
+            f"rows; got {found} and {len(rows)} rows"
+        )
     if not all(header) or len(set(header)) < len(header):
         raise InputError(f"{path}: every column needs a name of its own, got {', '.join(map(repr, header))}")
     series: dict[str, list[list[float]]] = {}
     for number, row in rows:
-        try:
-            if None in row:
-                raise ValueError("more cells than columns")
-            values = [float(row[name]) for name in ("t", *names)]
-        except (TypeError, ValueError):
-            raise InputError(f"{path}, line {number}: expected numbers, got {list(row.values())}") from None
-        if not all(map(math.isfinite, values)):
-            raise InputError(f"{path}, line {number}: a value is not finite: {list(row.values())}")
+        if None in row or None in row.values():
+            raise InputError(f"{path}, line {number}: expected numbers for {len(header)} columns, got {_cells(row)}")
+        values = [_number(row[name], f'{path}, line {number}, column "{name}"') for name in ("t", *names)]
         series.setdefault(row.get("trajectory") or "", []).append(values)
     first_name, first = next(iter(series.items()))
     times = np.array(first)[:, 0]
@@ -176,7 +177,25 @@ def read_trajectories(path: pathlib.Path) -> Trajectories:
         if len(values) != len(first) or not np.array_equal(np.array(values)[:, 0], times):
             raise InputError(f'{path}: trajectory "{name}" has other times than "{first_name}"; resample them')
     states = np.array(list(series.values()))[:, :, 1:]
+    for name, column in zip(names, states.T, strict=True):
+        if (column == column.flat[0]).all():
+            raise InputError(f'{path}: column "{name}" is {column.flat[0]:g} in all {column.size} rows; leave it out')
     return Trajectories(path.stem, tuple(names), times, states)
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        raise InputError(f"{where}: expected numbers, got {cell!r}") from None
+    if not math.isfinite(value):
+        raise InputError(f"{where}: expected finite numbers, got {cell!r}")
+    return value
+
+
+def _cells(row: dict[Any, Any]) -> list[str]:
+    """What a line has, beyond the header's columns too."""
+    return [cell for cell in (*row.values(), *row.get(None, ())) if isinstance(cell, str)]
 
 
 def check_times(times: np.ndarray, source: str) -> None:

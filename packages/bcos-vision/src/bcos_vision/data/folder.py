@@ -37,6 +37,9 @@ def load_folder(path: str, split: SplitConfig, sizes: Sizes, *, skip_corrupt: bo
     return load_files(root.resolve().name, classes, parts, split, sizes, skip_corrupt=skip_corrupt)
 
 
+_PARTS = ("train", "val", "test")
+
+
 def find_parts(root: pathlib.Path) -> tuple[tuple[str, ...], dict[str, Files]]:
     """The class folders of a set, and the files of its parts: train, and val and test where they are.
 
@@ -46,12 +49,13 @@ def find_parts(root: pathlib.Path) -> tuple[tuple[str, ...], dict[str, Files]]:
     if not (root / "train").is_dir():
         classes, files = find_files(root)
         return classes, {"train": files}
-    for other in ("valid", "validation", "dev", "eval", "testing"):
-        if (root / other).is_dir():
-            raise InputError(f"{root / other}: what is this? Parts of a set are called train, val and test")
+    for other in sorted(path for path in root.iterdir() if path.is_dir()):
+        is_misspelt = other.name.lower() in _PARTS and other.name not in _PARTS
+        if is_misspelt or other.name.lower() in ("valid", "validation", "dev", "eval", "testing"):
+            raise InputError(f"{other}: what is this? Parts of a set are called train, val and test")
     classes, files = find_files(root / "train")
     parts = {"train": files}
-    for name in ("val", "test"):
+    for name in _PARTS[1:]:
         if (root / name).is_dir():
             others, parts[name] = find_files(root / name)
             check_same_classes(root / "train", classes, root / name, others)
