@@ -207,12 +207,16 @@ def test_a_command_line_needs_no_torch_until_it_works():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from bcos_core.run.command import run_command
 
+for name in ("SIGTERM", "SIGHUP"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)  # whatever the tests run under ignores
+
 def wait(argv):
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     finally:
         print("ended in order", flush=True)
