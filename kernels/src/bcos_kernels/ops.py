@@ -197,6 +197,12 @@ def _below_autograd(operator: Callable, arguments):
         return operator(*arguments)
 
 
+def _record(ctx, operator: Callable, arguments):
+    output = _below_autograd(operator, arguments)
+    _save(ctx, arguments, output)
+    return output
+
+
 def _recording_nothing(operator: Callable, arguments):
     if torch.compiler.is_dynamo_compiling():  # it traces no guard of the dispatcher, and records nothing in forward
         return operator(*arguments)
@@ -228,9 +234,7 @@ class _Conv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, *arguments) -> tuple[Tensor, Tensor, Tensor]:
-        output = _below_autograd(_operators.conv2d, arguments)
-        _save(ctx, arguments, output)
-        return output
+        return _record(ctx, _operators.conv2d, arguments)
 
 
 class _Linear(torch.autograd.Function):
@@ -238,9 +242,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, *arguments) -> tuple[Tensor, Tensor, Tensor]:
-        output = _below_autograd(_operators.linear, arguments)
-        _save(ctx, arguments, output)
-        return output
+        return _record(ctx, _operators.linear, arguments)
 
 
 # The same as torch.func asks for them, with the context apart: PyTorch then binds the arguments to their names in each
@@ -267,7 +269,7 @@ class _TransformedLinear(torch.autograd.Function):
         return _recording_nothing(_operators.linear, arguments)
 
 
-def _recorded(operator: Callable, function: type[torch.autograd.Function], arguments):
+def _differentiable(operator: Callable, function: type[torch.autograd.Function], arguments):
     # a forward-mode derivative needs no requires_grad; the function knows none, and says so
     if (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments[:3])) or forward_ad._current_level >= 0:
         return function.apply(*arguments)
@@ -276,7 +278,7 @@ def _recorded(operator: Callable, function: type[torch.autograd.Function], argum
 
 def _register_autograd(name: str, function: type[torch.autograd.Function]) -> None:
     operator = getattr(_operators, name)
-    _library.impl(name, lambda *arguments: _recorded(operator, function, arguments), "Autograd")
+    _library.impl(name, lambda *arguments: _differentiable(operator, function, arguments), "Autograd")
 
 
 _register_autograd("conv2d", _Conv2d)
@@ -496,7 +498,7 @@ def _call(operator, function, transformed, *arguments) -> Tensor:
         return transformed.apply(*arguments)[0]
     if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or torch._C._get_tracing_state():
         return operator(*arguments)[0]
-    return _recorded(operator, function, arguments)[0]  # what the dispatcher would come back to, by a long way
+    return _differentiable(operator, function, arguments)[0]  # what the dispatcher would come back to, by a long way
 
 
 def _split_exponent(b) -> tuple[Tensor | None, float]:

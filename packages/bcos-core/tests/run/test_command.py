@@ -211,13 +211,13 @@ import signal, sys, time
 from bcos_core.run.command import run_command
 
 for name in ("SIGTERM", "SIGHUP"):
-    if hasattr(signal, name):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)  # whatever the tests run under ignores
+    if hasattr(signal, name):  # whatever the tests run under ignores
+        signal.signal(getattr(signal, name), signal.SIG_IGN if "ignoring" in sys.argv else signal.SIG_DFL)
 
 def wait(argv):
     try:
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(1 if "ignoring" in argv else 60)
     finally:
         print("ended in order", flush=True)
 
@@ -243,6 +243,15 @@ def test_what_ends_a_job_ends_a_command_in_order(name):
     process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == ("ended in order\n", "\ntool wait: interrupted\n", 130)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_what_is_ignored_stays_ignored():  # as under nohup
+    process = start("wait", "ignoring")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=60)
+    assert (out, err, process.returncode) == ("ended in order\n", "", 0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from bcos_core.run.command import terminable
 from bcos_core.run.error import InputError
 from bcos_core.run.server import SAFE_PATH, tracking_server
 from bcos_core.run.tracking import prepare_experiment
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .queue import QUEUE_VARIABLE, UnitQueue, UnitState
 from .scores import UNIT_COLUMNS, ScoreTable
 from .study import Study, study_folder
-from .worker import terminable
+from .worker import Stopped
 
 _POLL_SECONDS = 1.0
 _SECONDS_BETWEEN_LINES = 15.0
@@ -65,7 +66,7 @@ def run_workers(queue: UnitQueue, location: str, *, workers: int, command: str, 
         prepare_experiment(f"{study.experiment}/search")
     began = time.monotonic()
     # the workers find the server, or wait for it
-    with terminable(), _Fleet(study.name, location, workers) as fleet, tracking_server():
+    with terminable(Stopped), _Fleet(study.name, location, workers) as fleet, tracking_server():
         _watch(queue, fleet, command, console)
     wall = time.monotonic() - began
     done = [s for s in queue.states() if s.state == "done" and s.unit.id not in before]

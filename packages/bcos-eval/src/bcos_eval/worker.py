@@ -3,15 +3,15 @@
 Processes branch off a server that has imported everything once (multiprocessing's forkserver).
 """
 
-import contextlib
 import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import forkserver
 from typing import Any
 
+from bcos_core.run.command import terminable
 from bcos_core.run.error import InputError
 
 from .queue import GRACE_SECONDS, Attempt, UnitQueue
@@ -59,7 +59,7 @@ class Worker:
         """
         self._environment = environment
         done = 0
-        with terminable():
+        with terminable(Stopped):
             while True:
                 if (attempt := self._queue.claim()) is not None:
                     done += self._run(attempt)
@@ -135,21 +135,6 @@ def _ending(code: int | None) -> str:
         name = signal.Signals(-code).name
         return f"signal {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     return f"code {code}"
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Turn SIGTERM, and the end of the terminal, into :class:`Stopped` while the context is open."""
-
-    def stop(*_: object) -> None:
-        raise Stopped
-
-    found = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in found.items():
-            signal.signal(number, handler)
 
 
 def make_folder(plan: Plan) -> None:

@@ -16,7 +16,6 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from .error import InputError
 
 T = TypeVar("T")
-_SIGPIPE = 13  # Windows has none by name
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # a field's docstring is its help
 
@@ -68,6 +67,16 @@ def parse_config(parser: CommandParser, kind: type[T], argv: Sequence[str]) -> T
         parser.error(str(error))
 
 
+def given_options(argv: Sequence[str]) -> set[str]:
+    """Names of the options that stand among arguments, whatever their values.
+
+    Example:
+        >>> sorted(given_options(["digits", "--epochs", "3", "--optim.lr=0.1"]))
+        ['epochs', 'optim.lr']
+    """
+    return {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+
+
 def run_command(
     program: str, commands: Mapping[str, tuple[str, Command]], argv: Sequence[str], version: Callable[[], str]
 ) -> None:
@@ -94,7 +103,7 @@ def run_command(
         hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(commands)}"
         _fail(program, f'unknown command "{name}"; {hint}')
     try:
-        with _terminable():
+        with terminable():
             commands[name][1](rest)
             sys.stdout.flush()
     except InputError as error:
@@ -107,30 +116,35 @@ def run_command(
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
-        raise SystemExit(128 + _SIGPIPE) from None
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Have what ends a job (SIGTERM of a scheduler or ``timeout``, a closed terminal) end a command as Ctrl-C does.
+def terminable(error: type[BaseException] = KeyboardInterrupt) -> Iterator[None]:
+    """Raise an exception on what ends a job: SIGTERM (of a scheduler, of ``timeout``), a closed terminal.
 
-    Runs are then marked as ended and a line says how to go on. Signals that someone else handles, or that are ignored
-    (nohup), are left alone.
+    As the usual KeyboardInterrupt, so that runs are marked as ended and a line says how to go on. A signal that is
+    ignored (nohup) stays ignored; outside the main thread, which alone hears signals, nothing changes.
+
+    Args:
+        error: What is raised.
     """
+
+    def stop(*_: object) -> NoReturn:
+        raise error
+
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    in_main = threading.current_thread() is threading.main_thread()
-    ours = [number for number in numbers if in_main and signal.getsignal(number) is signal.SIG_DFL]
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    for number in ours:
-        signal.signal(number, interrupt)
+    found = {number: signal.getsignal(number) for number in numbers}
+    if threading.current_thread() is not threading.main_thread():
+        found = {}
+    found = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+    for number in found:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in found.items():
+            signal.signal(number, handler)
 
 
 def _reader_is_gone() -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from bcos_core.run.command import CommandParser
+from bcos_core.run.command import CommandParser, given_options
 from bcos_core.run.error import InputError
 from bcos_core.run.result_folder import short, writable_folder
 from bcos_vision.commands.model_option import ModelChoice, choose_model
@@ -119,8 +119,7 @@ def check_rules(parser: CommandParser, options: Mapping[str, Any]) -> None:
 
 def _localise_study(options: Any, games: Sequence[str], argv: Sequence[str]) -> None:
     foreign = ("run", "model_file", "data", "official", "faithfulness", "out", "count")
-    words = {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
-    if given := [name for name in foreign if name in words]:
+    if given := [name for name in foreign if name in given_options(argv)]:
         raise InputError(f"--{given[0]}: does not go with --study, which has its own models, data and folder")
     if list(games) != ["grid"]:
         raise InputError("--study: plays the game grid")

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bcos_core.run.command import CommandParser
+from bcos_core.run.command import CommandParser, given_options
 from bcos_core.run.config import flatten
 from bcos_core.run.error import InputError
 
@@ -62,7 +62,7 @@ def parse_twice(
     if first.workers < 0:
         parser.error(f"--workers: expected at least 0, got {first.workers}")
     if first.resume is not None:
-        given = {word.partition("=")[0] for word in argv if word.startswith("--")}
+        given = {f"--{name}" for name in given_options(argv)}
         allowed = ["--workers", "--queue", "--retry", *on_resume]
         if first.preset is not None or given - {"--resume", "--package", *allowed}:
             listed = f"{', '.join(allowed[:-1])} and {allowed[-1]}"
@@ -78,10 +78,8 @@ def refuse_varied(
     parser: CommandParser, adapter: "Adapter", argv: Sequence[str], *, allowed: frozenset[str], why: str
 ) -> None:
     """Refuse options of the training that are not the user's to set here."""
-    for word in argv:
-        name = word.partition("=")[0].removeprefix("--")
-        if word.startswith("--") and name in adapter.varied - allowed:
-            parser.error(f"--{name}: {why}")
+    if refused := sorted(given_options(argv) & (adapter.varied - allowed)):
+        parser.error(f"--{refused[0]}: {why}")
 
 
 def default_name(config: Any, kind: str) -> str:

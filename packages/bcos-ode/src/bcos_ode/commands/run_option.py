@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bcos_core.run.command import given_options
 from bcos_core.run.error import InputError
 
 Task = Literal["dynamics", "regression", "classification"]
@@ -40,7 +41,7 @@ class ChosenRun:
         Raises:
             InputError: Naming the first of them that was given to another.
         """
-        given = {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+        given = given_options(argv)
         if self.task != "dynamics" and (foreign := [name for name in of_dynamics if name in given]):
             raise InputError(f"--{foreign[0]}: belongs to runs over dynamics; this one is a {self.task}")
 

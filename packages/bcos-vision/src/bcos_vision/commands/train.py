@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bcos_core.run.command import CommandParser, parse_config
+from bcos_core.run.command import CommandParser, given_options, parse_config
 from bcos_core.run.config import flatten
 from bcos_core.run.result_folder import short
 
@@ -35,22 +35,21 @@ def train(argv: Sequence[str]) -> None:
     # the preset sets the defaults that --print_config and --help show, so it has to be known first
     plain = [a for a in argv if not a.startswith("--print_config") and a not in ("-h", "--help")]
     first = parser.parse_args(plain)
+    given = given_options(argv)
     if first.resume is not None:
-        given = {word.partition("=")[0] for word in argv if word.startswith("--")}
-        if first.preset is not None or given - {"--resume", "--devices", "--nodes"}:
+        if first.preset is not None or given - {"resume", "devices", "nodes"}:
             parser.error("--resume takes the run's own configuration; give nothing else but --devices and --nodes")
         from bcos_vision.train import resume
 
-        places = {name: getattr(first, name) for name in ("devices", "nodes") if f"--{name}" in given}
+        places = {name: getattr(first, name) for name in ("devices", "nodes") if name in given}
         return _print_result(resume(first.resume, **places))
-    given = {word.partition("=")[0] for word in argv}
     source = getattr(first, "from")
     if source is None:
         recipe = RECIPES[first.preset or recipe_for(first.data)]()
     else:
         from bcos_vision.train.conversion import find_source, fine_tuning
 
-        data = first.data if "--data" in given else None
+        data = first.data if "data" in given else None
         recipe = fine_tuning(find_source(source), first.preset, data, learns=first.exponent.learn is not None)
     parser.set_defaults(flatten(recipe))
     config = parse_config(parser, TrainConfig, argv)
