@@ -94,10 +94,10 @@ class ExponentConfig:
 
 @dataclass(frozen=True)
 class ConversionConfig:
-    """Fine-tune a plain network that has been made a B-cos one (Arya et al., NeurIPS 2024, arXiv 2411.00715)."""
+    """Fine-tune a network: a plain one is made a B-cos one first (Arya et al., NeurIPS 2024, arXiv 2411.00715)."""
 
     source: str | None = None
-    """Run or model file of the plain network. --from sets it, and the rest of the configuration for a fine-tuning."""
+    """Run or model file of the network. --from sets it, and the rest of the configuration for a fine-tuning."""
     biases: Literal["drop", "keep"] = "drop"
     """Whether biases, and the means of norms in them, go: kept, they are in every explanation's remainder."""
     pooling: Literal["average", "keep"] = "average"
@@ -261,10 +261,10 @@ class TrainConfig:
     def _check_conversion(self) -> None:
         if self.conversion.source is None:
             if self.conversion != ConversionConfig():
-                raise ValueError("--conversion: needs a plain network to convert, --from RUN_ID or --from FILE")
+                raise ValueError("--conversion: needs a network to begin with, --from RUN_ID or --from FILE")
             return
         if self.variant != "bcos":
-            raise ValueError(f'--from: a converted network is of variant "bcos", not "{self.variant}"')
+            raise ValueError(f'--from: what it makes is of variant "bcos", not "{self.variant}"')
         own = {"max_out": 1, "norm": None, "encoding": None, "bias": False, "stem": None, "temperature": 1}
         for name, usual in own.items():
             if getattr(self, name) != usual:
@@ -285,7 +285,7 @@ class TrainConfig:
             f"B={self.b:g}" * (self.variant == "bcos" and self.exponent.learn is None),
             self._learnt_text,
             f"rising from {self.exponent.start}" * (self.exponent.start is not None),
-            self._converted_text,
+            self._fine_tuned_text,
             f"MaxOut {self.max_out}" * (self.max_out > 1),
             f"norm {self.norm}" * (self.norm is not None),
             f"encoding {self.encoding}" * (self.encoding is not None),
@@ -299,14 +299,14 @@ class TrainConfig:
         return " ".join([name, *filter(None, unusual)])
 
     @property
-    def _converted_text(self) -> str:
+    def _fine_tuned_text(self) -> str:
         c, usual = self.conversion, ConversionConfig()
         if c.source is None:
             return ""
         kept = [
             f"{name} {getattr(c, name)}" for name in ("biases", "pooling") if getattr(c, name) != getattr(usual, name)
         ]
-        return ", ".join(["converted", *kept])
+        return ", ".join(["fine-tuned", *kept])
 
     @property
     def _learnt_text(self) -> str:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from bcos_core.run.error import InputError
 from bcos_vision import create_model
-from bcos_vision.models import TrainedClassifier, aliases
+from bcos_vision.models import TrainedClassifier, aliases, catalogue, list_models, replace_head
 from bcos_vision.models.card import model_card
 
 
@@ -59,6 +59,21 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
         create_model("resnet20", num_classes=2, variant="standard", weights=path)
 
 
+@pytest.mark.parametrize("variant", ["bcos", "baseline", "standard"])
+@pytest.mark.parametrize("name", list_models())
+def test_a_new_head_is_all_that_depends_on_the_classes(name, variant):
+    """No architecture says which layer its head is: of each it is what changes shape with the number of classes."""
+    with torch.device("meta"):
+        model = create_model(name, num_classes=7, variant=variant)
+        other = create_model(name, num_classes=9, variant=variant)
+        new = replace_head(model, 9)
+    shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (model, other, new)]
+    assert shapes[1] == shapes[2]
+    changed = {n for n in shapes[0] if shapes[0][n] != shapes[1][n]}
+    head = catalogue._head(model)
+    assert changed == {n for n in shapes[0] if n.startswith(f"{head}.")} != set()
+
+
 def test_class_index_by_name_or_number():
     trained = TrainedClassifier(create_model("resnet20", num_classes=2), ("ant", "bee"), (8, 8), "x")
     assert trained.class_index("bee") == trained.class_index("1") == 1
@@ -104,7 +119,9 @@ def test_files_without_tensors_are_refused(tmp_path, contents):
         torch.save({"epoch": 3, "state_dict": {"weight": [1.0]}}, path)
     else:
         path.write_bytes(contents)
-    with pytest.raises(InputError, match=r"model.pth: (no readable|expected a) state dict"):
+    with pytest.raises(
+        InputError, match=r"model.pth: (no readable checkpoint|expected a state dict|holds more than tensors)"
+    ):
         create_model("resnet20", weights=path)
 
 

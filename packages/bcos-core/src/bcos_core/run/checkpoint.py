@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,16 +82,36 @@ def load_tensors(path: pathlib.Path) -> dict[str, Tensor]:
     Raises:
         InputError: If the file is missing, damaged, or holds anything but tensors by name.
     """
+    return _read_safetensors(path)[0] if path.suffix == ".safetensors" else _unpickle(path, "cpu")
+
+
+def read_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that :func:`load_tensors` would read.
+
+    Raises:
+        InputError: If the file is missing, damaged, or holds anything but tensors by name.
+    """
+    if path.suffix != ".safetensors":
+        return {name: tuple(tensor.shape) for name, tensor in _unpickle(path, "meta").items()}
+    with _safetensors(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+
+
+def _unpickle(path: pathlib.Path, device: str) -> dict[str, Tensor]:
+    """The state dict that ``torch.save`` wrote."""
     import torch
 
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)[0]
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # refuses whatever could run code
+        state = torch.load(path, map_location=device, weights_only=True)  # refuses whatever could run code
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:  # a damaged archive, a foreign format, a pickle of more than tensors
-        raise InputError(f"{path}: no readable state dict ({str(error).splitlines()[0]})") from None
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            raise InputError(
+                f"{path}: holds more than tensors, a whole model perhaps, which could run code when it is read; "
+                "save its state_dict()"
+            ) from None
+        raise InputError(f"{path}: no readable checkpoint ({type(error).__name__})") from None
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
     if not isinstance(state, Mapping) or not all(
@@ -136,12 +158,18 @@ def check_state(expected: Mapping[str, Sequence[int]], state: Mapping[str, Tenso
 
 def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, and the file's metadata."""
+    with _safetensors(path) as file:
+        metadata = file.metadata() or {}
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
+
+
+@contextlib.contextmanager
+def _safetensors(path: pathlib.Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
+            yield file
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: no readable safetensors checkpoint ({error})") from None
 

@@ -89,12 +89,13 @@ def choose_model(options: Any, *, name_column: int) -> ModelChoice:
 
 def _public(options: Any, name_column: int) -> ModelChoice:
     from bcos_vision.models import TrainedClassifier, architecture, create_model
+    from bcos_vision.models.public import count_classes
 
     file = pathlib.Path(options.model_file)
     side = architecture(options.model).image_size
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    num_classes = _count_classes(file)
+    num_classes = count_classes(file)
     model = create_model(options.model, num_classes=num_classes, variant=options.variant, weights=file).eval()
     names = tuple(map(str, range(num_classes)))
     if options.class_names is not None:
@@ -110,26 +111,6 @@ def _public(options: Any, name_column: int) -> ModelChoice:
         loss="cross_entropy" if model.description["variant"] == "standard" else "bce",  # as they were published
     )
     return ModelChoice(trained, file.parent, None, named=options.class_names is not None)
-
-
-def _count_classes(file: pathlib.Path) -> int:
-    """Rows of the last weights of what looks like a head; ImageNet's 1000 where nothing does."""
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError):
-        try:
-            found = torch.load(file, map_location="meta", weights_only=True)
-        except Exception as error:  # whatever unpickling of a file that is none may raise
-            raise InputError(f"{file}: no readable checkpoint ({type(error).__name__})") from None
-        found = found.get("state_dict", found) if isinstance(found, dict) else {}
-        shapes = {name: tuple(value.shape) for name, value in found.items() if isinstance(value, torch.Tensor)}
-    heads = {"fc", "head", "heads", "classifier", "linear_head"}
-    rows = [shape[0] for name, shape in shapes.items() if len(shape) >= 2 and heads & set(name.split("."))]
-    return rows[-1] if rows else 1000
 
 
 def _read_names(file: pathlib.Path, column: int) -> tuple[str, ...]:

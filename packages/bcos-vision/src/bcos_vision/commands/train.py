@@ -27,8 +27,8 @@ def train(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--from",
         metavar="RUN_ID_OR_FILE",
-        help="make a B-cos network of this plain one and fine-tune it, by default as it was trained, for a tenth of "
-        "its epochs, with B rising from 1",
+        help="fine-tune this network, by default as it was trained, for a tenth of its epochs: a plain one is made a "
+        "B-cos one, with B rising from 1; for other classes it gets a new head",
     )
     parser.add_argument("--config", action="config", help="a file of options (YAML or JSON)")
     parser.add_class_arguments(TrainConfig, as_group=True)
@@ -47,7 +47,7 @@ def train(argv: Sequence[str]) -> None:
     if source is None:
         recipe = RECIPES[first.preset or recipe_for(first.data)]()
     else:
-        from bcos_vision.train.conversion import find_source, fine_tuning
+        from bcos_vision.train.fine_tuning import find_source, fine_tuning
 
         data = first.data if "data" in given else None
         recipe = fine_tuning(find_source(source), first.preset, data, learns=first.exponent.learn is not None)

@@ -1,6 +1,6 @@
 """Networks, each one definition for all variants."""
 
-from .catalogue import Alias, Architecture, aliases, architecture, create_model, list_models
+from .catalogue import Alias, Architecture, aliases, architecture, create_model, list_models, replace_head
 from .classifier import ImageClassifier
 from .file import TrainedClassifier
 
@@ -13,4 +13,5 @@ __all__ = [
     "architecture",
     "create_model",
     "list_models",
+    "replace_head",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bcos_core.convert import bcosify
-from bcos_core.nn import InverseEncoding, Standardise, learn_exponents
+from bcos_core.nn import BcosConv2d, BcosLinear, InverseEncoding, LogitLayer, Standardise, learn_exponents
 from bcos_core.run.checkpoint import load_model, load_state, load_tensors
 from bcos_core.run.error import InputError, unknown_name
 from bcos_core.run.registry import Registry
@@ -270,6 +270,45 @@ def create_model(
     if weights is not None:
         _load(model, pathlib.Path(weights))
     return model
+
+
+def replace_head(model: ImageClassifier, num_classes: int) -> ImageClassifier:
+    """The same network with a new, untrained last layer, for other classes.
+
+    Args:
+        model: Of :func:`create_model`; it stays as it is.
+        num_classes: Number of logits of the new one.
+
+    Returns:
+        The new classifier, in training mode, channels-last. A logit bias that stands for probability 1/K becomes that
+        of the new K.
+
+    Raises:
+        InputError: If the number is no number of classes.
+
+    Example:
+        >>> model = create_model("resnet20", num_classes=10)
+        >>> new = replace_head(model, 3)
+        >>> new.network.fc.weight.shape[0], bool((new.network.conv1.weight == model.network.conv1.weight).all())
+        (3, True)
+    """
+    arguments = {**model.description, "num_classes": num_classes}
+    conversion = arguments.get("conversion")
+    if conversion and conversion.get("logit_bias") == LogitLayer.prior_bias(model.num_classes):
+        arguments["conversion"] = {**conversion, "logit_bias": LogitLayer.prior_bias(num_classes)}
+    new = create_model(arguments.pop("name"), **arguments)
+    head = _head(new)
+    body = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{head}.")}
+    missing, unexpected = new.load_state_dict(body, strict=False)
+    assert not unexpected
+    assert all(name.startswith(f"{head}.") for name in missing)
+    return new
+
+
+def _head(model: ImageClassifier) -> str:
+    """Path of the layer that tells the classes: of every architecture the last with weights for what it sees."""
+    kinds = (nn.Linear, nn.Conv2d, BcosLinear, BcosConv2d)
+    return [path for path, module in model.named_modules() if isinstance(module, kinds)][-1]
 
 
 def _load(model: ImageClassifier, path: pathlib.Path) -> None:

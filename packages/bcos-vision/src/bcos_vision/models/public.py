@@ -3,11 +3,12 @@
 A layout is a rule from our names to theirs; the architectures differ from them in little but these names.
 """
 
+import pathlib
 import re
 from collections.abc import Callable, Mapping
 
 from bcos_core.nn import BatchNormUncentered2d, BcosConv2d, BcosLinear
-from bcos_core.run.checkpoint import check_state
+from bcos_core.run.checkpoint import check_state, read_shapes
 from torch import Tensor, nn
 
 from .convnext import ConvNeXt
@@ -88,6 +89,27 @@ def from_public(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
             tensors.setdefault(theirs, own[ours])
     check_state({theirs: own[ours].shape for theirs, ours in layout.items()}, tensors, source)
     return {ours: tensors[theirs] for theirs, ours in layout.items()}
+
+
+def count_classes(file: pathlib.Path) -> int:
+    """Rows of the last weights of what looks like a head in a public checkpoint; ImageNet's 1000 where nothing does.
+
+    Raises:
+        InputError: If the file is no checkpoint.
+    """
+    heads = {"fc", "head", "heads", "classifier", "linear_head"}
+    rows = [shape[0] for name, shape in read_shapes(file).items() if len(shape) >= 2 and heads & set(name.split("."))]
+    return rows[-1] if rows else 1000
+
+
+def is_public_bcos(file: pathlib.Path) -> bool:
+    """Whether a file is a checkpoint of the public B-cos v2 zoo: its layers hold a ``linear``, and nothing a bias.
+
+    Raises:
+        InputError: If the file is no checkpoint.
+    """
+    names = read_shapes(file)
+    return any(n.endswith(".linear.weight") for n in names) and not any(n.endswith(".bias") for n in names)
 
 
 def _rules(network: nn.Module) -> list[Callable[[str], str]]:

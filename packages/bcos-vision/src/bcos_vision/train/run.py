@@ -34,8 +34,8 @@ from bcos_vision.data import ImageData, absolute, load_data, make_loader, pictur
 from bcos_vision.models import ImageClassifier, TrainedClassifier, aliases, create_model
 
 from .averaging import MovingAverage
-from .conversion import convert, find_source
 from .divergence import Diverged, DivergenceWatch
+from .fine_tuning import find_source, starting_model
 from .module import ClassifierTraining
 from .progress import TrainingProgress
 from .ranks import Ranks, device_of, find_ranks
@@ -91,7 +91,10 @@ def fit(
         )
         if config.conversion.source is not None:
             configuration.save_values(work.training.model.description, run.folder / ARCHITECTURE)
-    return _train(run, work, None, console or Console(stderr=True), pictures)
+    console = console or Console(stderr=True)
+    if run is not None and work.note:
+        console.print(work.note, markup=False, highlight=False)
+    return _train(run, work, None, console, pictures)
 
 
 def resume(
@@ -168,6 +171,8 @@ class _Work:
     training: ClassifierTraining
     batches: DataLoader
     val_batches: DataLoader | None
+    note: str
+    """Of where the training begins, for people."""
 
 
 def _load(config: TrainConfig) -> ImageData:
@@ -192,7 +197,7 @@ def _load(config: TrainConfig) -> ImageData:
 
 def _prepare(config: TrainConfig, data: ImageData, description: dict[str, Any] | None = None) -> _Work:
     ranks = find_ranks(config)
-    model = _build(config, data, description)
+    model, note = _build(config, data, description)
     if ranks.size > 1:
         synchronise_batch_norms(model)
     loader = partial(make_loader, rank=ranks.rank, world_size=ranks.size, num_workers=config.num_workers)
@@ -200,21 +205,25 @@ def _prepare(config: TrainConfig, data: ImageData, description: dict[str, Any] |
     batches = loader(data.train, config.batch_size, seed=config.seed, repeats=config.augment.repeats, change=change)
     val_batches = loader(data.val, config.batch_size) if len(data.val) else None
     training = ClassifierTraining(model, config, num_images=len(data.train), num_batches=len(batches))
-    return _Work(config, ranks, data, training, batches, val_batches)
+    return _Work(config, ranks, data, training, batches, val_batches, note)
 
 
-def _build(config: TrainConfig, data: ImageData, description: dict[str, Any] | None) -> ImageClassifier:
+def _build(config: TrainConfig, data: ImageData, description: dict[str, Any] | None) -> tuple[ImageClassifier, str]:
+    """The model that training begins with, and a line for people where there is something to say."""
     seed_everything(derive_seed(config.seed, "weights"))
+    note = ""
     if config.conversion.source is None:
         model = _create(config, data)
-    else:  # what it was converted from may be gone when the run goes on
-        model = convert(config, data) if description is None else create_model(**description)
+    elif description is not None:  # the run goes on, and what it was made of may be gone
+        model = create_model(**description)
+    else:
+        model, note = starting_model(config, data)
     _check_sizes(model, config, data)
-    return model
+    return model, note
 
 
 def _read_description(run_id: str) -> dict[str, Any] | None:
-    """Of the model that a run converted, once its first epoch is kept; None before."""
+    """Of the model that a run began with, once its first epoch is kept; None before."""
     folder = run_folder(run_id)
     if not (folder / LAST).exists() or not (folder / ARCHITECTURE).exists():
         return None

@@ -1,4 +1,8 @@
-"""Fine-tuning a plain network that has been made a B-cos one: where it comes from, and what it becomes."""
+"""Training that begins with a trained network: where that comes from, and what it becomes.
+
+A plain network is made a B-cos one (Arya et al., NeurIPS 2024, arXiv 2411.00715); a B-cos network goes on as it is. For
+other classes than it tells, either gets a new head.
+"""
 
 import dataclasses
 import math
@@ -15,12 +19,13 @@ from bcos_core.run.tracking import fetch_artifact, find_run
 
 from bcos_vision.config import ConversionConfig, ExponentConfig, TrainConfig
 from bcos_vision.data import ImageData, absolute
-from bcos_vision.models import ImageClassifier, TrainedClassifier, create_model
+from bcos_vision.models import ImageClassifier, TrainedClassifier, create_model, replace_head
+from bcos_vision.models.public import count_classes, is_public_bcos
 from bcos_vision.models.variant import channels_last
 from bcos_vision.recipes import RECIPES, recipe_for
 
 SHARE = 0.1
-"""Of a plain network's epochs, that fine-tuning takes."""
+"""Of a network's epochs, that fine-tuning takes."""
 _SMALLER = 4
 """Times that its batches are smaller: few epochs need many steps; the learning rate goes with the root."""
 
@@ -67,7 +72,7 @@ def _is_described(path: pathlib.Path) -> bool:
 
 
 def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns: bool = False) -> TrainConfig:
-    """The configuration that fine-tuning starts from: the plain run's own, for a tenth of its epochs, in small steps.
+    """The configuration that fine-tuning starts from: the source's own, for a tenth of its epochs, in small steps.
 
     Args:
         source: What is fine-tuned.
@@ -76,15 +81,20 @@ def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns:
         learns: Whether exponents are to be learnt: then none rises.
 
     Raises:
-        InputError: If it is no plain network, or nothing says what to train it on.
+        InputError: If nothing says what to train it on.
     """
-    name = None
+    name, b = None, TrainConfig.b
+    # a plain network's B rises from 1, which is what it was trained with
+    exponent = ExponentConfig() if learns else ExponentConfig(start=1.0)
     if source.described:
         trained = TrainedClassifier.load(source.file)
-        _check_plain(trained.model, source)
         name = trained.model.description["name"]
+        if trained.model.is_bcos:
+            b, exponent = _own_b(trained.model), ExponentConfig(learn=trained.model.description.get("learn_b"))
         if not trained.data.startswith("folder"):  # a file knows a folder's name, not where it is
             data = data or trained.data
+    elif is_public_bcos(source.file):
+        exponent = ExponentConfig()
     base = RECIPES[preset]() if preset is not None else source.config
     if base is None:
         if not data:
@@ -95,11 +105,12 @@ def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns:
     if preset is not None and source.config is not None:
         base = dataclasses.replace(base, split=source.config.split)  # what it was trained on is no test
     usual = TrainConfig()
-    own = ("stem", "norm", "max_out", "encoding", "bias", "detach", "temperature", "logit_bias", "keep", "compile", "b")
+    own = ("stem", "norm", "max_out", "encoding", "bias", "detach", "temperature", "logit_bias", "keep", "compile")
     changes: dict[str, Any] = {
         "model": name or base.model,
         "variant": "bcos",
         **{option: getattr(usual, option) for option in own},
+        "b": b,
         "epochs": epochs,
         "batch_size": max(1, base.batch_size // _SMALLER),
         "optim": dataclasses.replace(
@@ -109,7 +120,7 @@ def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns:
             ema_every=1,
             warmup_epochs=min(base.optim.warmup_epochs, SHARE * epochs),
         ),
-        "exponent": ExponentConfig() if learns else ExponentConfig(start=1.0),
+        "exponent": exponent,
         "conversion": ConversionConfig(source=source.name),
     }
     try:
@@ -118,45 +129,58 @@ def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns:
         raise InputError(f"--from {source.name}: {error}") from None
 
 
-def convert(config: TrainConfig, data: ImageData) -> ImageClassifier:
-    """The classifier that a run with a ``conversion.source`` begins with.
+def starting_model(config: TrainConfig, data: ImageData) -> tuple[ImageClassifier, str]:
+    """The B-cos classifier that a run with a ``conversion.source`` begins with, and what to say of its head.
+
+    Returns:
+        The classifier, in training mode; and a line for people where its head is new, else "".
 
     Raises:
-        InputError: If the source is gone, is no plain network or one of other classes or images, or cannot be made a
-            B-cos one.
+        InputError: If the source is gone, is one of other images, has options of its own where the configuration has
+            others, or cannot be made a B-cos network.
     """
     assert config.conversion.source is not None
     source = find_source(config.conversion.source)
-    if source.described:
-        trained = TrainedClassifier.load(source.file)
-        plain = trained.model
-        if trained.classes != data.classes:
-            raise InputError(
-                f"--from {source.name}: it tells {len(trained.classes)} classes ({trained.classes[0]}, ...), "
-                f"{data.name} has {len(data.classes)} ({data.classes[0]}, ...)"
-            )
-        if plain.description["name"] != config.model:
-            raise InputError(f"--model {config.model}: --from {source.name} is a {plain.description['name']}")
-    else:
-        plain = create_model(
-            config.model,
-            num_classes=len(data.classes),
-            variant="standard",
-            in_channels=data.channels,
-            weights=source.file,
-        )
-    _check_plain(plain, source)
-    if plain.in_channels != data.channels:
-        raise InputError(f"--from {source.name}: takes {plain.in_channels} channels, {data.name} has {data.channels}")
+    model, classes = _load(source, config, data)
+    if model.in_channels != data.channels:
+        raise InputError(f"--from {source.name}: takes {model.in_channels} channels, {data.name} has {data.channels}")
     if source.config is not None:
         same = absolute(source.config.data) == absolute(config.data)
         if same and source.config.split != config.split:
             raise InputError(
                 f"--split: another than that of run {source.name}, which may have been trained on what is a test here"
             )
+    note = ""
+    # files of others do not name their classes: as many are taken for the same
+    if classes != data.classes if classes is not None else model.num_classes != len(data.classes):
+        told = f"{model.num_classes} classes" + (f" ({classes[0]}, ...)" if classes else "")
+        note = f"new head, untrained: the source tells {told}, {data.name} has {_list(data.classes)}"
+        model = replace_head(model, len(data.classes))
+    model = _go_on(model, config, source) if model.is_bcos else _convert(model, config, source)
+    channels_last(model)
+    return model.train(), note  # type: ignore[return-value] - itself
+
+
+def _load(source: Source, config: TrainConfig, data: ImageData) -> tuple[ImageClassifier, tuple[str, ...] | None]:
+    """The source's network as it is, and its classes, if it names them."""
+    if source.described:
+        trained = TrainedClassifier.load(source.file)
+        if (name := trained.model.description["name"]) != config.model:
+            raise InputError(f"--model {config.model}: --from {source.name} is a {name}")
+        return trained.model, trained.classes
+    variant = "bcos" if is_public_bcos(source.file) else "standard"
+    options = {"num_classes": count_classes(source.file), "in_channels": data.channels, "variant": variant}
+    return create_model(config.model, weights=source.file, **options), None
+
+
+def _list(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)} ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)})"
+
+
+def _convert(plain: ImageClassifier, config: TrainConfig, source: Source) -> ImageClassifier:
     # a classifier's own bias goes, or stays
     drop = config.conversion.biases == "drop" and plain.description["variant"] == "standard"
-    usual = LogitLayer.prior_bias(len(data.classes)) if drop else 0.0
+    usual = LogitLayer.prior_bias(plain.num_classes) if drop else 0.0
     options = {
         "b": config.b,
         "biases": config.conversion.biases,
@@ -172,10 +196,31 @@ def convert(config: TrainConfig, data: ImageData) -> ImageClassifier:
     if config.exponent.learn is not None:
         learn_exponents(model, config.exponent.learn)
         model.description["learn_b"] = config.exponent.learn
-    channels_last(model)
-    return model.train()  # type: ignore[return-value] - itself
+    return model
 
 
-def _check_plain(model: ImageClassifier, source: Source) -> None:
-    if model.is_bcos:
-        raise InputError(f"--from {source.name}: expected a plain network (standard or baseline), it is a B-cos one")
+def _go_on(model: ImageClassifier, config: TrainConfig, source: Source) -> ImageClassifier:
+    """A B-cos network, whose B and constants are what its weights were trained with."""
+    is_its = f"--from {source.name} is a B-cos network, which"
+    usual = ConversionConfig(source=config.conversion.source)
+    for name in ("biases", "pooling"):
+        if getattr(config.conversion, name) != getattr(usual, name):
+            raise InputError(f"--conversion.{name}: belongs to plain networks; {is_its} stays as it is")
+    if config.exponent.start is not None:
+        raise InputError(f"--exponent.start: belongs to plain networks; {is_its} has its B, {_own_b(model):g}")
+    if config.logit_bias is not None:
+        raise InputError(f"--logit_bias: {is_its} has its own")
+    if config.b != _own_b(model):
+        raise InputError(f"--b: expected {_own_b(model):g}; {is_its} was trained with that B")
+    learnt = model.description.get("learn_b")
+    if learnt is not None and learnt != config.exponent.learn:
+        raise InputError(f"--exponent.learn: expected {learnt}; {is_its} learns its exponents so")
+    if learnt is None and config.exponent.learn is not None:
+        learn_exponents(model, config.exponent.learn)
+        model.description = {**model.description, "learn_b": config.exponent.learn}
+    return model
+
+
+def _own_b(model: ImageClassifier) -> float:
+    """The exponent of a B-cos network, or with which its exponents began."""
+    return dict(model.description.get("conversion") or model.description).get("b", TrainConfig.b)
