@@ -260,7 +260,10 @@ def test_the_model_itself_may_be_at_fault(nets, capsys):
 def test_modules_that_answer_zeros_are_named(nets, capsys):
     code, printed = run(capsys, f"{nets}:silent", "--shape", "3,4,4")
     assert code == 0
-    assert printed.out.splitlines()[1:] == ["  not seen: 2 and 3 more answered zeros alone"]
+    assert printed.out.splitlines()[1:] == [
+        "  not seen: 2 and 3 more answered zeros alone",
+        "  all contributions are 0: they add up, and explain nothing",
+    ]
 
 
 def test_inputs_that_are_no_images(nets, capsys):
@@ -308,6 +311,7 @@ def test_pictures_are_what_the_model_is_given(nets, folder, capsys):
     assert code == 0
     assert "remainder share 100%" in printed.out
     assert "1 image 3x8x8" in printed.out
+    assert "explain nothing" not in printed.out  # of black nothing is to be explained
 
 
 def test_a_public_checkpoint_with_its_name(folder, capsys):

@@ -47,9 +47,9 @@ def test_converted_at_b_1_with_everything_kept_it_answers_as_before(plain):
     conversion = ConversionConfig(source=result.run_id, biases="keep", pooling="keep")
     changed = dataclasses.replace(config, variant="bcos", b=1.0, conversion=conversion)
     data = load_data(config.data, config.split)
-    model, note = starting_model(changed, data)
+    model, notes = starting_model(changed, data)
     model.eval()
-    assert not note
+    assert not notes
     images = torch.rand(16, 3, 8, 8)
     expected = result.classifier.model.eval()(images)
     error = (model(images) - expected).abs().max() / expected.abs().max()
@@ -114,8 +114,8 @@ def test_for_other_classes_it_gets_another_head(project, image_folder, three_cla
     source = fit(TrainConfig(data=f"folder:{image_folder}", variant=variant, epochs=1, batch_size=32), pictures=False)
     config = dataclasses.replace(fine_tuning(find_source(source.run_id), None, three_classes), data=three_classes)
     data = load_data(config.data, config.split)
-    model, note = starting_model(config, data)
-    assert note == "new head, untrained: the source tells 2 classes (ant, ...), three has 3 (bee, cat, dog)"
+    model, notes = starting_model(config, data)
+    assert notes == ("new head, untrained: the source tells 2 classes (ant, ...), three has 3 (bee, cat, dog)",)
     old, new = _weights(source.classifier.model), _weights(model)
     kept = [name for name in old if name.startswith("layer") and ".conv" in name]
     assert len(kept) == 18
@@ -138,8 +138,8 @@ def test_a_bcos_network_goes_on_as_it_is(project, image_folder):
     config = fine_tuning(find_source(source.run_id), None, None)
     assert (config.b, config.exponent.start) == (1.5, None)
     data = load_data(config.data, config.split)
-    model, note = starting_model(config, data)
-    assert not note
+    model, notes = starting_model(config, data)
+    assert not notes
     images = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(model.eval()(images), source.classifier.model.eval()(images), rtol=0, atol=0)
     assert model.description == source.classifier.model.description
@@ -184,8 +184,8 @@ def test_a_public_checkpoint_of_other_classes(project, three_classes, tmp_path):
         config = fine_tuning(find_source(str(tmp_path / name)), "folder", three_classes)
         assert config.exponent.start == start
         config = dataclasses.replace(config, data=three_classes)
-        model, note = starting_model(config, load_data(config.data, config.split))
-        assert note.startswith("new head, untrained: the source tells 7 classes, three has 3")
+        model, notes = starting_model(config, load_data(config.data, config.split))
+        assert notes[0].startswith("new head, untrained: the source tells 7 classes, three has 3")
         assert torch.equal(_weights(model)["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
 
 

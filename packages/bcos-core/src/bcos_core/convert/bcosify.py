@@ -22,6 +22,9 @@ from .forward import Followed, follow, join, trace
 from .report import Action, ConversionReport, Converted
 from .rules import Context, Options, Refused
 
+_DEEP = 4
+"""B-cos layers in a row that need a norm: cosines near 0.1 leave a thousandth of an answer."""
+
 
 class ConvertedModel(nn.Module):
     """Encoding and network: ``model(x) == model.network(model.encode(x))``.
@@ -120,7 +123,8 @@ def bcosify(
         raise ValueError(f"model: {type(model).__name__} has no Conv2d or Linear, nothing to make B-cos")
     conversion = _Conversion(options, encoded)
     network = conversion.run(network)
-    report = ConversionReport(tuple(replace(e, path=join(prefix, e.path)) for e in conversion.entries))
+    entries = tuple(replace(e, path=join(prefix, e.path)) for e in conversion.entries)
+    report = ConversionReport(entries, _notes(network, b))
     _raise_refused(report, strict, [join(prefix, path) for path in conversion.needed])
     if logit_bias:
         training, logits = network.training, LogitLayer(bias=logit_bias)
@@ -196,6 +200,18 @@ def _of_encoding(model: nn.Module, options: Options) -> tuple[Options, bool]:
         return Options(**{**vars(options), "mean": mean, "std": std}), False
     found = "none" if encoding is None else type(encoding).__name__
     raise ValueError(f"model.encoding: expected Standardise, InverseEncoding or Identity of bcos_core.nn, got {found}")
+
+
+def _notes(network: nn.Module, b: float) -> tuple[str, ...]:
+    """What no single module can tell."""
+    depth = sum(isinstance(module, BcosLayer) for module in network.modules())
+    has_norm = any("Norm" in type(module).__name__ for module in network.modules())
+    if b == 1 or has_norm or depth < _DEEP:
+        return ()
+    return (
+        f"{depth} B-cos layers and no norm: at B = {b:g} each multiplies its answers by |cos|^{b - 1:g}, so that they "
+        "die out from layer to layer, to zeros perhaps; networks with norms (vgg16_bn for vgg16, say) keep their scale",
+    )
 
 
 def _raise_refused(report: ConversionReport, strict: bool, needed: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ class ConversionReport:
     """
 
     entries: tuple[Converted, ...]
+    notes: tuple[str, ...] = ()
+    """What to know of the network as a whole."""
 
     @property
     def counts(self) -> dict[Action, int]:
@@ -45,7 +47,7 @@ class ConversionReport:
         return tuple(entry for entry in self.entries if entry.action == action)
 
     def __str__(self) -> str:
-        """One line for each that is alike but for its path, in the order of the first, and a line of counts."""
+        """One line for each that is alike but for its path, in the order of the first, a line of counts, and notes."""
         groups: dict[tuple[str, ...], list[str]] = {}
         for e in self.entries:
             groups.setdefault((e.kind, e.action, e.into, e.reason), []).append(e.path or "(model)")
@@ -53,7 +55,8 @@ class ConversionReport:
         rows = [header, *((_paths(paths), *group) for group, paths in groups.items())]
         widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, ", ".join(f"{n} {action}" for action, n in self.counts.items())])
+        counts = ", ".join(f"{n} {action}" for action, n in self.counts.items())
+        return "\n".join([*lines, counts, *(f"note: {note}" for note in self.notes)])
 
 
 def _paths(paths: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Contributions of the inputs to an output, and how exactly they add up."""
 
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
@@ -24,6 +25,34 @@ class EncodingModel(Protocol):
     network: nn.Module
 
     def encode(self, x: Tensor) -> Tensor: ...
+
+
+_KNOWN_TO_ENCODE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def as_encoding(model: nn.Module, x: Float[Tensor, "n *shape"]) -> EncodingModel | None:
+    """The model itself if it is an :class:`EncodingModel`, not only by its names: others have a network and an encode.
+
+    Of each model this is tried once, on one input, and its answer kept where it is yes.
+
+    Args:
+        model: Any module, in evaluation mode.
+        x: Inputs, shape (N, ...).
+    """
+    if not isinstance(model, EncodingModel):
+        return None
+    if model in _KNOWN_TO_ENCODE or torch.compiler.is_exporting() or not len(x):  # no numbers to compare
+        return model
+    try:
+        with torch.no_grad():
+            whole, parts = model(x[:1].clone()), model.network(model.encode(x[:1].clone()))
+    except Exception:  # an encode or a network of another purpose; what fails in the model itself fails again
+        return None
+    same = isinstance(whole, Tensor) and isinstance(parts, Tensor) and whole.shape == parts.shape
+    if not same or not torch.allclose(whole, parts, rtol=1e-3, atol=0, equal_nan=True):
+        return None
+    _KNOWN_TO_ENCODE.add(model)
+    return model
 
 
 @dataclass(frozen=True)
@@ -52,6 +81,17 @@ class Explanation:
     def logit(self) -> Float[Tensor, "n"]:
         """The explained logit of each input."""
         return self.logits.gather(1, self.target[:, None])[:, 0]
+
+    @property
+    def relative_error(self) -> Float[Tensor, "n"]:
+        """|sum of contributions + remainder - logit| / (sum of |contributions| + |remainder|).
+
+        ``completeness_error`` is a difference of logits where the logit is small, and says little of logits near 1e-6;
+        this one does not depend on their scale. 0 where all is zero.
+        """
+        terms = torch.cat([self.contributions.flatten(1), self.remainder.to(self.contributions)[:, None]], 1).double()
+        size = terms.abs().sum(1).clamp(min=torch.finfo(torch.float64).tiny)
+        return ((terms.sum(1) - self.logit.double()).abs() / size).to(self.logits.dtype)
 
     @property
     def contribution_map(self) -> Float[Tensor, "n h w"]:
@@ -117,9 +157,9 @@ def explain(
         explanation_mode(model),
     ):
         x = x.detach().clone()
-        encodes = isinstance(model, EncodingModel)
-        inputs = (model.encode(x) if encodes else x).detach().requires_grad_()
-        network = model.network if encodes else model
+        encoding = as_encoding(model, x)
+        encoded, network = (x, model) if encoding is None else (encoding.encode(x), encoding.network)
+        inputs = encoded.detach().requires_grad_()
         with recorded_offsets(network) as offsets:
             logits = network(inputs.clone())  # its first module may work in place
         if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != x.shape[0]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.batchnorm import _NormBase
 
-from .contribution import EncodingModel
+from .contribution import as_encoding
 from .mode import evaluating, exact_arithmetic, explanation_mode, uncompiled
 from .offset import Offsets, recorded_offsets
 
@@ -106,9 +106,9 @@ def check_exactness(
         _frozen(model),
     ):
         x = x.detach().clone()
-        encodes = isinstance(model, EncodingModel)
-        inputs = (model.encode(x) if encodes else x).detach().requires_grad_()
-        network = model.network if encodes else model
+        encoding = as_encoding(model, x)
+        encoded, network = (x, model) if encoding is None else (encoding.encode(x), encoding.network)
+        inputs = encoded.detach().requires_grad_()
         with recorded_offsets(network) as offsets, _Recorder(offsets, threshold, seed).attached(network) as recorder:
             output = network(inputs.clone())
         live = recorder.live_edges(output)

@@ -96,6 +96,8 @@ def check(argv: Sequence[str]) -> None:
     if silent := [m for m in modules if m.state == "silent"]:
         more = f" and {len(silent) - 1} more" * (len(silent) > 1)
         print(f"  not seen: {_place(silent[0])}{more} answered zeros alone")
+    if explanation.inputs.any() and not explanation.contributions.any():
+        print("  all contributions are 0: they add up, and explain nothing")
     if not exact:
         raise SystemExit(1)
 

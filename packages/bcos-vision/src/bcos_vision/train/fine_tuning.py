@@ -10,7 +10,7 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any
 
-from bcos_core.convert import bcosify
+from bcos_core.convert import ConversionReport, bcosify
 from bcos_core.nn import LogitLayer, learn_exponents
 from bcos_core.run import config as configuration
 from bcos_core.run.checkpoint import load_model
@@ -129,11 +129,11 @@ def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns:
         raise InputError(f"--from {source.name}: {error}") from None
 
 
-def starting_model(config: TrainConfig, data: ImageData) -> tuple[ImageClassifier, str]:
-    """The B-cos classifier that a run with a ``conversion.source`` begins with, and what to say of its head.
+def starting_model(config: TrainConfig, data: ImageData) -> tuple[ImageClassifier, tuple[str, ...]]:
+    """The B-cos classifier that a run with a ``conversion.source`` begins with, and what to say of it.
 
     Returns:
-        The classifier, in training mode; and a line for people where its head is new, else "".
+        The classifier, in training mode; and lines for people: that its head is new, what its conversion notes.
 
     Raises:
         InputError: If the source is gone, is one of other images, has options of its own where the configuration has
@@ -150,15 +150,20 @@ def starting_model(config: TrainConfig, data: ImageData) -> tuple[ImageClassifie
             raise InputError(
                 f"--split: another than that of run {source.name}, which may have been trained on what is a test here"
             )
-    note = ""
+    notes: tuple[str, ...] = ()
     # files of others do not name their classes: as many are taken for the same
     if classes != data.classes if classes is not None else model.num_classes != len(data.classes):
         told = f"{model.num_classes} classes" + (f" ({classes[0]}, ...)" if classes else "")
-        note = f"new head, untrained: the source tells {told}, {data.name} has {_list(data.classes)}"
+        notes = (f"new head, untrained: the source tells {told}, {data.name} has {_list(data.classes)}",)
         model = replace_head(model, len(data.classes))
-    model = _go_on(model, config, source) if model.is_bcos else _convert(model, config, source)
+    if model.is_bcos:
+        model = _go_on(model, config, source)
+    else:
+        model, report = _convert(model, config, source)
+        notes += report.notes
     channels_last(model)
-    return model.train(), note  # type: ignore[return-value] - itself
+    model.train()
+    return model, notes
 
 
 def _load(source: Source, config: TrainConfig, data: ImageData) -> tuple[ImageClassifier, tuple[str, ...] | None]:
@@ -177,7 +182,7 @@ def _list(classes: tuple[str, ...]) -> str:
     return f"{len(classes)} ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)})"
 
 
-def _convert(plain: ImageClassifier, config: TrainConfig, source: Source) -> ImageClassifier:
+def _convert(plain: ImageClassifier, config: TrainConfig, source: Source) -> tuple[ImageClassifier, ConversionReport]:
     # a classifier's own bias goes, or stays
     drop = config.conversion.biases == "drop" and plain.description["variant"] == "standard"
     usual = LogitLayer.prior_bias(plain.num_classes) if drop else 0.0
@@ -188,7 +193,7 @@ def _convert(plain: ImageClassifier, config: TrainConfig, source: Source) -> Ima
         "logit_bias": usual if config.logit_bias is None else config.logit_bias,
     }
     try:
-        model, _ = bcosify(plain, **options)
+        model, report = bcosify(plain, **options)
     except ValueError as error:
         raise InputError(f"--from {source.name}: {error}") from None
     assert isinstance(model, ImageClassifier)
@@ -196,7 +201,7 @@ def _convert(plain: ImageClassifier, config: TrainConfig, source: Source) -> Ima
     if config.exponent.learn is not None:
         learn_exponents(model, config.exponent.learn)
         model.description["learn_b"] = config.exponent.learn
-    return model
+    return model, report
 
 
 def _go_on(model: ImageClassifier, config: TrainConfig, source: Source) -> ImageClassifier:

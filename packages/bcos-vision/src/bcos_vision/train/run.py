@@ -92,8 +92,8 @@ def fit(
         if config.conversion.source is not None:
             configuration.save_values(work.training.model.description, run.folder / ARCHITECTURE)
     console = console or Console(stderr=True)
-    if run is not None and work.note:
-        console.print(work.note, markup=False, highlight=False)
+    for note in work.notes if run is not None else ():
+        console.print(note, markup=False, highlight=False)
     return _train(run, work, None, console, pictures)
 
 
@@ -171,8 +171,8 @@ class _Work:
     training: ClassifierTraining
     batches: DataLoader
     val_batches: DataLoader | None
-    note: str
-    """Of where the training begins, for people."""
+    notes: tuple[str, ...]
+    """Of what the training begins with, for people."""
 
 
 def _load(config: TrainConfig) -> ImageData:
@@ -197,7 +197,7 @@ def _load(config: TrainConfig) -> ImageData:
 
 def _prepare(config: TrainConfig, data: ImageData, description: dict[str, Any] | None = None) -> _Work:
     ranks = find_ranks(config)
-    model, note = _build(config, data, description)
+    model, notes = _build(config, data, description)
     if ranks.size > 1:
         synchronise_batch_norms(model)
     loader = partial(make_loader, rank=ranks.rank, world_size=ranks.size, num_workers=config.num_workers)
@@ -205,21 +205,23 @@ def _prepare(config: TrainConfig, data: ImageData, description: dict[str, Any] |
     batches = loader(data.train, config.batch_size, seed=config.seed, repeats=config.augment.repeats, change=change)
     val_batches = loader(data.val, config.batch_size) if len(data.val) else None
     training = ClassifierTraining(model, config, num_images=len(data.train), num_batches=len(batches))
-    return _Work(config, ranks, data, training, batches, val_batches, note)
+    return _Work(config, ranks, data, training, batches, val_batches, notes)
 
 
-def _build(config: TrainConfig, data: ImageData, description: dict[str, Any] | None) -> tuple[ImageClassifier, str]:
-    """The model that training begins with, and a line for people where there is something to say."""
+def _build(
+    config: TrainConfig, data: ImageData, description: dict[str, Any] | None
+) -> tuple[ImageClassifier, tuple[str, ...]]:
+    """The model that training begins with, and what people should know of it."""
     seed_everything(derive_seed(config.seed, "weights"))
-    note = ""
+    notes: tuple[str, ...] = ()
     if config.conversion.source is None:
         model = _create(config, data)
     elif description is not None:  # the run goes on, and what it was made of may be gone
         model = create_model(**description)
     else:
-        model, note = starting_model(config, data)
+        model, notes = starting_model(config, data)
     _check_sizes(model, config, data)
-    return model, note
+    return model, notes
 
 
 def _read_description(run_id: str) -> dict[str, Any] | None:
