@@ -316,8 +316,10 @@ def test_mistakes_about_pictures_and_classes(project, album, model_file, mistake
         (("nowhere",), "nowhere: no such file"),
         (("album", "--out", "album"), "--out: album is the folder of the images"),
         (("album", "--out", "x.png"), "--out: expected a folder, got x.png"),
+        (("album/a/0.png", "--out", "x.jpg"), "--out: expected a folder, or for one image a .png, got x.jpg"),
         (("album/a/0.png", "--classes", "all", "--out", "x.png"), "--out: expected a folder, got x.png"),
-        (("album", "--out", "album/b/1.bmp"), "1.bmp: cannot write there"),
+        (("album", "--out", "album/b/1.bmp"), "--out: expected a folder, or for one image a .png, got album/b/1.bmp"),
+        (("album", "--out", "uv.lock"), "uv.lock: cannot write there"),
     ):
         assert line in mistake("explain", *arguments, "--model_file", str(model_file))
     assert {p.name for p in project.iterdir()} == {"uv.lock", "mlflow.db", "album", "empty"}
@@ -342,6 +344,10 @@ def test_classes_of_a_folder_are_matched_by_name(project, image_folder, model_fi
     lines = table(project / "scores" / "per_class.csv")
     assert [(line["class"], line["images"]) for line in lines] == [("bee", "8"), ("ant", "8")]
     assert [float(line["recall"]) for line in lines] == [(guess[truth == k] == k).mean() for k in (0, 2)]
+    run("evaluate", "--model_file", str(model_file), "--data", f"folder:{image_folder}")
+    capsys.readouterr()
+    folder = model_file.parent / "evaluation-stripes"  # other data's scores stay where they are
+    assert json.loads((folder / "metrics.json").read_text())["accuracy"] == (guess == truth).mean()
     writer(project / "more", {"ant": 2, "hornet": 2})
     assert 'the model does not know its class "hornet"; it knows 3 (bee, wasp, ...)' in mistake(
         "evaluate", "--model_file", str(model_file), "--data", "folder:more"

@@ -1,7 +1,7 @@
 import dataclasses
 
 import pytest
-from bcos_vision.config import AugmentConfig, OptimConfig, SplitConfig, TrainConfig
+from bcos_vision.config import AugmentConfig, ExponentConfig, OptimConfig, SplitConfig, TrainConfig
 from bcos_vision.recipes import RECIPES, recipe_for
 
 
@@ -22,6 +22,18 @@ from bcos_vision.recipes import RECIPES, recipe_for
         ({"optim": OptimConfig(weight_decay=-1)}, r"--optim.weight_decay"),
         ({"optim": OptimConfig(warmup_epochs=9), "epochs": 3}, r"--optim.warmup_epochs: expected at most 3, got 9"),
         ({"optim": OptimConfig(ema_every=4)}, r"--optim.ema_every: needs --optim.ema"),
+        ({"augment": AugmentConfig(magnitude=5)}, r"--augment.magnitude: belongs to --augment.policy randaugment"),
+        ({"eval_resize": 64}, r"--eval_resize: needs the side of the crop, --image_size or --eval_size"),
+        ({"eval_resize": 64, "image_size": 72}, r"--eval_resize: expected at least the side of the crop, 72, got 64"),
+        ({"exponent": ExponentConfig(lr=0.1)}, r"--exponent.lr: belongs to exponents that are learnt"),
+        (
+            {"exponent": ExponentConfig(learn="layer", objective="max", sharpness=5.0)},
+            r"--exponent.sharpness: belongs to --exponent.objective smooth_max",
+        ),
+        (
+            {"exponent": ExponentConfig(learn="layer", objective="max", dual_lr=0.1)},
+            r"--exponent.dual_lr: belongs to --exponent.objective at_most or at_least",
+        ),
         ({"augment": AugmentConfig(repeats=2)}, r"--augment.repeats: needs something random"),
     ],
 )

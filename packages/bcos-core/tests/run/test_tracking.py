@@ -20,6 +20,7 @@ pytest.importorskip("psutil")
 from bcos_core.run.tracking import (
     TrackedRun,
     fetch_artifact,
+    fetch_config,
     find_run,
     project_root,
     run_folder,
@@ -261,6 +262,17 @@ def test_find_run(first):
         assert record.status == "FINISHED"
         assert record.tags["seed"] == "3"
         assert record.metrics["train/loss"] == 0.5
+
+
+def test_configuration_of_another_kind_of_run(first):
+    @dataclasses.dataclass(frozen=True)
+    class Other:
+        depth: int = 1
+
+    run_id = first.info.run_id
+    assert fetch_config(run_id, Config) == Config(seed=3)
+    with pytest.raises(InputError, match=f"run {run_id}: no run of this command, for its configuration is another"):
+        fetch_config(run_id, Other)
 
 
 def test_missing_run(first):

@@ -219,9 +219,13 @@ class TrainConfig:
             raise ValueError("--augment.repeats: needs something random: the copies would all be alike")
         if self.augment.magnitude > 30:
             raise ValueError(f"--augment.magnitude: expected at most 30, got {self.augment.magnitude}")
+        if self.augment.magnitude != AugmentConfig.magnitude and self.augment.policy != "randaugment":
+            raise ValueError("--augment.magnitude: belongs to --augment.policy randaugment")
         self.split.check()
         size = self.eval_size or self.image_size
-        if self.eval_resize is not None and (size is None or self.eval_resize < size):
+        if self.eval_resize is not None and size is None:
+            raise ValueError("--eval_resize: needs the side of the crop, --image_size or --eval_size")
+        if self.eval_resize is not None and size is not None and self.eval_resize < size:
             raise ValueError(f"--eval_resize: expected at least the side of the crop, {size}, got {self.eval_resize}")
 
     def _check_exponent(self) -> None:
@@ -229,12 +233,19 @@ class TrainConfig:
         if self.variant != "bcos" and e != default:
             raise ValueError(f'--exponent: belongs to variant "bcos", not "{self.variant}"')
         self._check_least(e, "exponent.", {"strength": 0, "bound": 1, "rise_epochs": 0})
-        for name, objectives in (("strength", ("max", "smooth_max")), ("bound", ("at_most", "at_least"))):
-            if getattr(e, name) != getattr(default, name) and e.objective not in objectives:
-                raise ValueError(f"--exponent.{name}: belongs to --exponent.objective {' or '.join(objectives)}")
         for name in ("sharpness", "dual_lr", "lr"):
             if not 0 < getattr(e, name) < math.inf:
                 raise ValueError(f"--exponent.{name}: expected a positive number, got {getattr(e, name)}")
+        for name, objectives in (
+            ("strength", ("max", "smooth_max")),
+            ("sharpness", ("smooth_max",)),
+            ("bound", ("at_most", "at_least")),
+            ("dual_lr", ("at_most", "at_least")),
+        ):
+            if getattr(e, name) != getattr(default, name) and e.objective not in objectives:
+                raise ValueError(f"--exponent.{name}: belongs to --exponent.objective {' or '.join(objectives)}")
+        if e.lr != default.lr and e.learn is None:
+            raise ValueError("--exponent.lr: belongs to exponents that are learnt (--exponent.learn)")
         if e.learn is None and e.objective != "none":
             raise ValueError(
                 f"--exponent.objective {e.objective}: needs --exponent.learn, a fixed B answers to nothing"

@@ -21,6 +21,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from .data import read_image, to_unit_range
+from .data.files import report_unread
 from .figures import draw_comparison, draw_explanation, draw_plain
 from .models import TrainedClassifier
 from .probability import probabilities
@@ -52,14 +53,16 @@ def find_images(arguments: Sequence[str], out: pathlib.Path | None = None) -> li
             continue
         if out is not None and out.resolve() == argument.resolve():
             raise InputError(f"--out: {out} is the folder of the images; give another, or one inside it")
-        count = len(found)
+        count, unread = len(found), []
         for folder, folders, files in os.walk(argument):
             own = (pathlib.Path(folder) / name for name in folders)
             folders[:] = sorted(p.name for p in own if p.name[0] != "." and not (out and p.resolve() == out.resolve()))
             names = (name for name in sorted(files) if name[0] != "." and name.lower().endswith(IMG_EXTENSIONS))
+            unread += files
             found.update((os.path.abspath(path), path) for path in (pathlib.Path(folder) / name for name in names))
         if len(found) == count:
             raise InputError(f"{argument}: no images in it (known endings: {', '.join(IMG_EXTENSIONS)})")
+        report_unread(argument, unread)
     return list(found.values())
 
 

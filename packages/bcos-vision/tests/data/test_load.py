@@ -130,6 +130,34 @@ def test_fingerprint_follows_the_pixels(tmp_path, writer):
     assert load_data(f"folder:{tmp_path}").fingerprint != before
 
 
+def test_pictures_of_kinds_that_are_not_read_are_counted(tmp_path, writer, capsys):
+    writer(tmp_path / "set", {"ant": 10, "bee": 10})
+    for name in ("a.gif", "b.GIF", "c.avif", "notes.txt"):
+        (tmp_path / "set" / "ant" / name).write_bytes(b"")
+    load_data(f"folder:{tmp_path / 'set'}")
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "left out 1 .avif, 2 .gif (known endings: .jpg" in printed
+    assert ".txt" not in printed
+
+
+def test_shares_that_folders_decide_are_refused(tmp_path, writer):
+    for part in ("train", "val", "test"):
+        writer(tmp_path / part, {"ant": 10, "bee": 10})
+    name = f"folder:{tmp_path}"
+    with pytest.raises(InputError, match=r"--split.test: has no effect, the data has a test of its own"):
+        load_data(name, SplitConfig(test=0.5))
+    with pytest.raises(InputError, match=r"--split.val: has no effect, the data has a validation set of its own"):
+        load_data(name, SplitConfig(val=0.5))
+    with pytest.raises(InputError, match=r"--split.test: has no effect, --split.folds says what is tested"):
+        load_data(name, SplitConfig(test=0.5, folds=5))
+
+
+def test_a_class_of_one_image_is_named(tmp_path, writer):
+    writer(tmp_path / "set", {"ant": 10, "bee": 1})
+    with pytest.raises(InputError, match='class "bee" has a single sample, which cannot be trained on and scored both'):
+        load_data(f"folder:{tmp_path / 'set'}")
+
+
 def test_bad_folders_say_what_is_wrong(tmp_path, writer):
     def message(name):
         with pytest.raises(InputError) as caught:
@@ -173,7 +201,7 @@ def test_bad_folders_say_what_is_wrong(tmp_path, writer):
     writer(tmp_path / "uneven" / "val", {"a": 3, "c": 3})
     assert 'no class folder "b"' in message("uneven")
     writer(tmp_path / "few", {"a": 1, "b": 30})
-    assert "split.test=0.2 does not work" in message("few")
+    assert 'class "a" has a single sample' in message("few")
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,14 @@ def fold_split(labels: Sequence[int], *, folds: int, fold: int, val: float, seed
     return Split(train[chosen.train], train[chosen.val], test)
 
 
-def divide(labels: Sequence[int], split: SplitConfig, *, own_test: bool = False, own_val: bool = False) -> Split:
+def divide(
+    labels: Sequence[int],
+    split: SplitConfig,
+    *,
+    own_test: bool = False,
+    own_val: bool = False,
+    names: Sequence[str] | None = None,
+) -> Split:
     """Divide samples as a configuration says: by shares, or as a fold of a cross-validation.
 
     With inner folds the test is one of the parts that the training samples of the outer split are cut into: nothing
@@ -156,12 +163,23 @@ def divide(labels: Sequence[int], split: SplitConfig, *, own_test: bool = False,
         split: Shares, or folds.
         own_test: The data has test samples of its own; none are held out, unless as a fold.
         own_val: It has validation samples of its own.
+        names: Of the classes, for messages.
 
     Raises:
-        InputError: If a class is too small for it.
+        InputError: If a class is too small for it, or a share was given for a part that the data has itself.
     """
     import numpy as np
 
+    if split.test not in (SplitConfig.test, 1) and (split.folds or own_test):
+        decided = "--split.folds says what is tested" if split.folds else "the data has a test of its own"
+        raise InputError(f"--split.test: has no effect, {decided}; leave it out")
+    if split.val not in (SplitConfig.val, 0) and own_val:
+        raise InputError("--split.val: has no effect, the data has a validation set of its own; leave it out")
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) > 1 and counts.min() == 1 and (split.has_folds or split.val or (split.test and not own_test)):
+        single = int(classes[counts.argmin()])
+        which = single if names is None else f'"{names[single]}"'
+        raise InputError(f"class {which} has a single sample, which cannot be trained on and scored both")
     val = 0.0 if own_val else split.val
 
     def outer(val: float) -> Split:

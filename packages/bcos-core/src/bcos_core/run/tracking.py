@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import config as configuration
 from .error import InputError
@@ -34,6 +34,8 @@ from .error import InputError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+T = TypeVar("T")
 
 _MAX_BATCH = 100  # parameters MLflow takes in one call
 _SYSTEM_METRICS_SECONDS = 2  # the first run lasts half a minute: MLflow's ten would draw three points
@@ -349,6 +351,20 @@ def fetch_artifact(run_id: str, path: str) -> pathlib.Path:
         if name not in {pathlib.PurePosixPath(a.path).name for a in client.list_artifacts(run_id, folder or None)}:
             raise InputError(f"run {run_id} has no {path}: it did not finish; resume it")
         return pathlib.Path(client.download_artifacts(run_id, path))
+
+
+def fetch_config(run_id: str, kind: type[T]) -> T:
+    """A run's configuration, from its folder if that is here.
+
+    Raises:
+        InputError: If it has none, or one of another kind of run.
+    """
+    here = run_folder(run_id) / "config.json"
+    values = configuration.load_dict(here if here.exists() else fetch_artifact(run_id, "config.json"))
+    try:
+        return configuration.from_dict(kind, values)
+    except InputError as error:
+        raise InputError(f"run {run_id}: no run of this command, for its configuration is another ({error})") from None
 
 
 def _record(run: "Run") -> RunRecord:

@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,6 @@ def evaluate(argv: Sequence[str]) -> None:
     from bcos_vision.figures import draw_confusion
 
     trained, config = choice.trained, choice.config
-    out = writable_folder(pathlib.Path(options.out) if options.out else choice.folder / "evaluation")
     height, width = trained.image_size
     skip_corrupt = options.skip_corrupt
     own = config is not None and (options.data is None or absolute(options.data) == config.data)
@@ -60,6 +60,8 @@ def evaluate(argv: Sequence[str]) -> None:
     else:
         raise InputError("--data: needed with --model_file, which does not know where its data is")
     data = load_data(name, split, **sizes, skip_corrupt=skip_corrupt)
+    usual = "evaluation" if own else "evaluation-" + re.sub(r"[^\w.-]+", "_", data.name)  # of each data its own
+    out = writable_folder(pathlib.Path(options.out) if options.out else choice.folder / usual)
     if own and data.fingerprint != choice.fingerprint:
         raise InputError(
             f"{name} has changed since the run: what was held out then may not be now; to score all of a folder "

@@ -66,6 +66,7 @@ def explain(argv: Sequence[str]) -> None:
     classes, versus = _targets(options, choice.trained)
 
     import torch
+    from torchvision.datasets.folder import IMG_EXTENSIONS
 
     from bcos_vision.explanation_files import Request, check_images, explain_files, find_images, name_results
 
@@ -73,6 +74,8 @@ def explain(argv: Sequence[str]) -> None:
     single_file = options.out is not None and options.out.lower().endswith(".png")
     if single_file and not (alone and len(classes) == 1 and formats == ("png",)):
         raise InputError(f"--out: expected a folder, got {options.out}: there is more to write than one picture")
+    if options.out is not None and not single_file and options.out.lower().endswith(IMG_EXTENSIONS):
+        raise InputError(f"--out: expected a folder, or for one image a .png, got {options.out}")
     out = pathlib.Path(options.out or ("." if alone else "explanations"))
     paths = find_images(options.images, None if alone else out)
     few = len(paths) <= FEW and not any(pathlib.Path(p).is_dir() for p in options.images)

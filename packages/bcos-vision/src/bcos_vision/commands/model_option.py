@@ -76,13 +76,12 @@ def choose_model(options: Any, *, name_column: int) -> ModelChoice:
     if options.model_file is not None:
         file = pathlib.Path(options.model_file)
         return ModelChoice(TrainedClassifier.load(file), file.parent, None, named=True)
-    from bcos_core.run import config as configuration
-    from bcos_core.run.tracking import fetch_artifact, find_run, run_folder
+    from bcos_core.run.tracking import fetch_artifact, fetch_config, find_run, run_folder
 
     record = find_run(options.run)
     run_id = record.id
+    config = fetch_config(run_id, TrainConfig)
     path = fetch_artifact(run_id, "model/model.safetensors")
-    config = configuration.from_dict(TrainConfig, configuration.load_dict(fetch_artifact(run_id, "config.json")))
     fingerprint = record.tags.get("data_fingerprint")
     return ModelChoice(TrainedClassifier.load(path), run_folder(run_id), config, named=True, fingerprint=fingerprint)
 

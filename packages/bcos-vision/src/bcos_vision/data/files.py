@@ -1,6 +1,7 @@
 """Image files of known classes: checked, split, and decoded where memory allows."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from bcos_core.run.config import fingerprint
 from bcos_core.run.error import InputError
 from bcos_core.run.split import SplitConfig, divide
 from rich.console import Console
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from bcos_vision.progress import track
 
@@ -20,6 +22,8 @@ from .picture import Box, CorruptImage, Size, fit_box, open_picture, read_header
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+_UNREAD = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".svg", ".tga")
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of decoded images up to which a set is held in memory."""
@@ -105,7 +109,7 @@ def load_files(
     evaluated = evaluated or size
     if sizes.eval_resize is not None and sizes.eval_resize < min(evaluated):
         raise InputError(f"--eval_resize: expected at least the crop's {min(evaluated)}, got {sizes.eval_resize}")
-    train, val, test = _split(parts, split)
+    train, val, test = _split(parts, split, classes)
     sets = [
         FileImages(files.paths, torch.tensor(files.labels, dtype=torch.long), channels, own, resize)
         for files, own, resize in (
@@ -155,17 +159,28 @@ def _leave_out(files: Files, corrupt: Mapping[str, CorruptImage], part: str, cla
 
 def _report(errors: Sequence[CorruptImage], total: int) -> None:
     shown = "; ".join(map(str, errors[:5])) + ("; ..." if len(errors) > 5 else "")
-    text = f"left out {len(errors)} of {total} images that cannot be decoded: {shown}"
+    _warn(f"left out {len(errors)} of {total} images that cannot be decoded: {shown}")
+
+
+def report_unread(folder: str | os.PathLike[str], names: Sequence[str]) -> None:
+    """Say which files in a folder look like pictures, and are of kinds that are not read."""
+    found = Counter(ending for name in names if (ending := os.path.splitext(name)[1].lower()) in _UNREAD)
+    if found:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(found.items()))
+        _warn(f"{folder}: left out {kinds} (known endings: {', '.join(IMG_EXTENSIONS)})")
+
+
+def _warn(text: str) -> None:
     Console(stderr=True).print(text, style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
-def _split(parts: Mapping[str, Files], split: SplitConfig) -> tuple[Files, Files, Files]:
+def _split(parts: Mapping[str, Files], split: SplitConfig, classes: tuple[str, ...]) -> tuple[Files, Files, Files]:
     train, held = parts.get("train", Files()), [parts[name] for name in ("val", "test") if name in parts]
     test = held[-1] if held else None
     val = held[0] if len(held) == 2 else None
     if not train.paths:
         return train, val or Files(), test or Files()
-    shares = divide(train.labels, split, own_test=test is not None, own_val=val is not None)
+    shares = divide(train.labels, split, own_test=test is not None, own_val=val is not None, names=classes)
     return (
         train.subset(shares.train),
         train.subset(shares.val) if val is None else val,

@@ -13,7 +13,7 @@ from bcos_core.run.error import InputError
 from bcos_core.run.split import SplitConfig
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from .files import Files, Sizes, load_files
+from .files import Files, Sizes, load_files, report_unread
 from .images import ImageData
 
 
@@ -74,12 +74,15 @@ def find_files(folder: pathlib.Path, *, nested: bool = False) -> tuple[tuple[str
         raise InputError(f"{folder}: no images in its class folders (known endings: {', '.join(IMG_EXTENSIONS)})")
     if empty := [name for name in classes if not counts[index[name]]]:
         raise InputError(f'{folder}: class folder "{empty[0]}" holds no images')
+    unread: list[str] = []
     for name in () if nested else classes:
-        with os.scandir(folder / name) as inside:
-            if not any(entry.name.lower().endswith(IMG_EXTENSIONS) for entry in inside):
-                raise InputError(
-                    f"{folder / name}: folders instead of images; parts of a set are called train, val and test"
-                )
+        inside = os.listdir(folder / name)
+        if not any(file.lower().endswith(IMG_EXTENSIONS) for file in inside):
+            raise InputError(
+                f"{folder / name}: folders instead of images; parts of a set are called train, val and test"
+            )
+        unread += inside
+    report_unread(folder, unread)
     if len(classes) < 2:
         raise InputError(f'{folder}: only one class, "{classes[0]}"; a classifier needs two')
     paths, labels = zip(*samples, strict=True)

@@ -15,7 +15,8 @@ from bcos_core.nn import LogitLayer, learn_exponents
 from bcos_core.run import config as configuration
 from bcos_core.run.checkpoint import load_model
 from bcos_core.run.error import InputError
-from bcos_core.run.tracking import fetch_artifact, find_run
+from bcos_core.run.split import SplitConfig
+from bcos_core.run.tracking import fetch_artifact, fetch_config, find_run
 
 from bcos_vision.config import ConversionConfig, ExponentConfig, TrainConfig
 from bcos_vision.data import ImageData, absolute
@@ -60,7 +61,7 @@ def find_source(name: str) -> Source:
             config = configuration.from_dict(TrainConfig, configuration.load_dict(stored))
         return Source(str(path.resolve()), path, config, described)
     record = find_run(name)
-    config = configuration.from_dict(TrainConfig, configuration.load_dict(fetch_artifact(record.id, "config.json")))
+    config = fetch_config(record.id, TrainConfig)
     return Source(record.id, fetch_artifact(record.id, "model/model.safetensors"), config, described=True)
 
 
@@ -102,8 +103,9 @@ def fine_tuning(source: Source, preset: str | None, data: str | None, *, learns:
         base = RECIPES[recipe_for(data)]()
         base = dataclasses.replace(base, data=data)
     epochs = max(1, math.ceil(SHARE * base.epochs))
-    if preset is not None and source.config is not None:
-        base = dataclasses.replace(base, split=source.config.split)  # what it was trained on is no test
+    if source.config is not None:  # what it was trained on is no test; of other data it says nothing
+        same = data is None or absolute(data) == absolute(source.config.data)
+        base = dataclasses.replace(base, split=source.config.split if same else SplitConfig())
     usual = TrainConfig()
     own = ("stem", "norm", "max_out", "encoding", "bias", "detach", "temperature", "logit_bias", "keep", "compile")
     changes: dict[str, Any] = {

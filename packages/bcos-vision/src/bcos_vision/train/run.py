@@ -21,7 +21,7 @@ from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed, seed_everything
 from bcos_core.run.split import VARIES
-from bcos_core.run.tracking import RunPlace, TrackedRun, fetch_artifact, find_run, run_folder
+from bcos_core.run.tracking import RunPlace, TrackedRun, fetch_config, find_run, run_folder
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -123,10 +123,7 @@ def resume(
     record = find_run(run_id)
     if record.status == "FINISHED":
         raise InputError(f"run {record.id} is finished; bcos-vision evaluate --run {record.id} scores it")
-    stored = run_folder(record.id) / "config.json"
-    config = configuration.from_dict(
-        TrainConfig, configuration.load_dict(stored if stored.exists() else fetch_artifact(record.id, "config.json"))
-    )
+    config = fetch_config(record.id, TrainConfig)
     config = dataclasses.replace(
         config, devices=config.devices if devices is None else devices, nodes=nodes or config.nodes
     )
