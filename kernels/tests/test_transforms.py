@@ -89,14 +89,61 @@ def test_second_derivatives(network, x):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own, in its first jvp
-def test_forward_mode_says_that_there_is_none(network, x):
-    """A silent zero would be the alternative."""
-    function = lambda x: bcos_kernels.conv2d(x, network.filters.detach())  # noqa: E731
-    for attempt in (lambda: jacfwd(function)(x), lambda: torch.func.jvp(function, (x,), (x,))):
-        with pytest.raises(NotImplementedError, match="jvp"):
-            attempt()
-    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
-        function(forward_ad.make_dual(x, x))
+@pytest.mark.parametrize("detach", [False, True], ids=["whole", "detached"])
+@pytest.mark.parametrize(
+    "options",
+    [{"b": 1}, {}, {"b": 2.5}, {"b": torch.tensor([1.5, 2.0, 2.5], dtype=torch.float64), "max_out": 2}, {"groups": 2}],
+    ids=["1", "2", "2.5", "tensor, MaxOut", "groups"],
+)
+def test_forward_mode_is_reverse_mode(x, options, detach):
+    """Of x, the filters and B; a filter of zeros has no derivative in either."""
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(6, 2 // options.get("groups", 1), 3, 3, generator=generator, dtype=torch.float64)
+    weight[1] = 0
+    options = {"padding": (1, 0), "stride": (2, 1), "detach": detach, **options}
+    b = options.pop("b", 2.0)
+
+    def function(x, weight, b=b):
+        return bcos_kernels.conv2d(x, weight, b=b, **options)
+
+    for argument in (0, 1, 2) if isinstance(b, torch.Tensor) else (0, 1):
+        arguments = (x, weight, b) if isinstance(b, torch.Tensor) else (x, weight)
+        found = jacfwd(function, argument)(*arguments)
+        torch.testing.assert_close(found, jacrev(function, argument)(*arguments))
+        assert found.any()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+def test_forward_mode_of_a_network(network, x):
+    """Along a direction, against differences; by dual numbers, by torch.func, mapped, and with gradients of it."""
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
+    step = 1e-6
+    differences = (network(x + step * direction) - network(x - step * direction)) / (2 * step)
+    value, found = torch.func.jvp(network, (x,), (direction,))
+    torch.testing.assert_close(value, network(x))
+    torch.testing.assert_close(found, differences, rtol=1e-6, atol=1e-8)
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(network(forward_ad.make_dual(x, direction)))
+    torch.testing.assert_close(dual.tangent, found)
+    mapped = vmap(lambda x, d: torch.func.jvp(network, (x[None],), (d[None],))[1][0])(x, direction)
+    torch.testing.assert_close(mapped, found)
+
+    def energy(x):
+        return network(x).square().sum()
+
+    both = torch.func.jvp(grad(energy), (x,), (direction,))[1]  # forward over reverse
+    torch.testing.assert_close(both, torch.autograd.functional.vhp(energy, x, direction)[1])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+def test_forward_mode_under_autocast_rounds_as_the_layer_does():
+    x, weight = torch.randn(2, 8), torch.randn(4, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        value, tangent = torch.func.jvp(lambda x: bcos_kernels.linear(x, weight), (x,), (x,))
+        expected = bcos_kernels.linear(x, weight)
+    assert value.dtype == tangent.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(tangent, value)  # of degree one: along x it is y itself
 
 
 @pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)], ids=["both", "input", "filters"])

@@ -270,7 +270,7 @@ class _TransformedLinear(torch.autograd.Function):
 
 
 def _differentiable(operator: Callable, function: type[torch.autograd.Function], arguments):
-    # a forward-mode derivative needs no requires_grad; the function knows none, and says so
+    # a forward-mode derivative, of the operators themselves, needs no requires_grad; the function says it knows none
     if (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments[:3])) or forward_ad._current_level >= 0:
         return function.apply(*arguments)
     return _below_autograd(operator, arguments)
@@ -493,12 +493,26 @@ def linear(
 
 
 def _call(operator, function, transformed, *arguments) -> Tensor:
+    if forward_ad._current_level >= 0:
+        return _forward_mode(_product if operator is _operators.linear else _convolution, *arguments)
     # torch.func differentiates an autograd function that it meets above the dispatcher, and none below it
     if torch._C._are_functorch_transforms_active():
         return transformed.apply(*arguments)[0]
     if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or torch._C._get_tracing_state():
         return operator(*arguments)[0]
     return _differentiable(operator, function, arguments)[0]  # what the dispatcher would come back to, by a long way
+
+
+def _forward_mode(layer_of: Callable, x, weight, exponent, b, *options) -> Tensor:
+    """Inside ``torch.func.jvp`` and the like: by the formula, as the operators know gradients alone."""
+    *window, max_out, detach, eps = options
+    device = x.device.type
+    if _is_autocast(device) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(device))
+    is_zero = (weight == 0).all(tuple(range(1, weight.dim())), keepdim=True)
+    weight = torch.where(is_zero, 0, weight)  # no direction, and none to turn it
+    with torch.autocast(device, enabled=False):
+        return reference.formula(layer_of(weight, *window), x, weight, exponent, b, max_out, detach, eps)
 
 
 def _split_exponent(b) -> tuple[Tensor | None, float]:

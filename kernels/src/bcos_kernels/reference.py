@@ -5,8 +5,9 @@ under it, c = |l| / n the cosine, y = l * s with the scale s = (c + delta)^(B-1)
 (delta = 0), for B = 1 there is no scale; otherwise delta = 1e-6 keeps the power's slope finite at c = 0.
 
 ``forward`` and ``backward`` are the operators; ``gradients`` is the same gradient computed from x and w instead of the
-saved y, differentiable whatever the order: what double backward runs. Each takes a :class:`Convolution` or a
-:class:`Product`, the two kinds of layer. Half-precision inputs are computed in float32 and rounded at the end.
+saved y, differentiable whatever the order: what double backward runs. ``formula`` is y alone, by operations that
+PyTorch differentiates in every mode and that exporters know. Each takes a :class:`Convolution` or a :class:`Product`,
+the two kinds of layer. Half-precision inputs are computed in float32 and rounded at the end.
 """
 
 from collections.abc import Sequence
@@ -282,6 +283,31 @@ def gradients(
         cosine = cosine.detach() if detach else cosine
         value = lin * _scale(layer, cosine, exponent, b)
     return _gradients(layer, grad, x, weight, exponent, cosine, value, norm, winner, b, max_out, detach, needs)
+
+
+def formula(
+    layer: Convolution | Product,
+    x: Tensor,
+    weight: Tensor,
+    exponent: Tensor | None,
+    b: float,
+    max_out: int,
+    detach: bool,
+    eps: float,
+) -> Tensor:
+    """Y by PyTorch's own differentiable operations; arguments as in :func:`backward`."""
+    if _widens(x):
+        return formula(layer, x.float(), _filters(x, weight), exponent, b, max_out, detach, eps).to(x.dtype)
+    lin = layer.respond(x, directions(weight)[0].to(x.dtype))
+    if max_out > 1:
+        lin = _units(layer, lin, max_out).amax(_unit_dim(layer))
+    if exponent is None and b == 1:
+        return lin
+    norm = layer.norm(x, eps)
+    lin = lin.to(norm.dtype)
+    cosine = lin.abs() / layer.per_channel(norm, lin.shape[layer.channels])
+    cosine = cosine.detach() if detach else cosine
+    return (lin * _scale(layer, cosine, exponent, b)).to(x.dtype)
 
 
 def _filters(x: Tensor, weight: Tensor) -> Tensor:

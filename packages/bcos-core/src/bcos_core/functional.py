@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import bcos_kernels
 import torch
@@ -180,23 +181,10 @@ def _formula(
     x: Tensor,
     weight: Tensor,
     b: float | Tensor,
-    max_out: int,
-    detach: bool,
-    eps: float,
+    *options: Any,
 ) -> Tensor:
-    lin = layer.respond(x, reference.directions(weight)[0].to(x.dtype))
-    if max_out > 1:
-        units = lin.unflatten(layer.channels, (-1, max_out))
-        lin = units.amax(2 if layer.channels == 1 else -1)
-    if not isinstance(b, Tensor) and b == 1:
-        return lin
-    cosine = lin.abs() / layer.per_channel(layer.norm(x, eps), lin.shape[layer.channels])
-    cosine = cosine.detach() if detach else cosine
-    if isinstance(b, Tensor):
-        b = layer.exponent_for_outputs(b)
-    elif b == 2:
-        return lin * cosine
-    return lin * (cosine + reference.COSINE_OFFSET) ** (b - 1)
+    exponent, number = (b, 0.0) if isinstance(b, Tensor) else (None, b)
+    return reference.formula(layer, x, weight, exponent, number, *options)
 
 
 def check_exponent(b: float) -> None:
