@@ -9,6 +9,7 @@ there is not, or is not asked for, is an empty tensor of shape (0,).
 
 # ruff: noqa: ANN001, ANN002, ANN003, ANN202 - the operators' implementations take what their schemas say
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -188,13 +189,31 @@ def _pull_back(ctx, grad, layer_of: Callable, backward: Callable):
             layer = layer_of(saved.weight, *window)
             found = reference.gradients(layer, grad, *saved[:3], saved.winner, b, max_out, detach, eps, needs)
     else:
-        found = backward(grad, *saved, b, *window, max_out, detach, *needs)
+        arguments = (grad, *saved, b, *window, max_out, detach, *needs)
+        own = _products_for(saved.x)
+        found = (own and own.backward(backward, arguments)) or backward(*arguments)
     return *(g if need else None for g, need in zip(found, needs, strict=True)), *none
 
 
 def _below_autograd(operator: Callable, arguments):
     with torch._C._AutoDispatchBelowAutograd():
+        if (own := _products_for(arguments[0])) and (found := own.forward(operator, arguments)):
+            return found
         return operator(*arguments)
+
+
+def _products_for(x: Tensor):
+    """Products of ours that may be faster than the operators, which are those of libraries on a GPU."""
+    return _gpu_product() if x.is_cuda else None
+
+
+@functools.cache
+def _gpu_product():
+    try:  # Triton comes with torch where that is built for CUDA
+        from . import gpu_product
+    except ImportError:
+        return None
+    return gpu_product
 
 
 def _record(ctx, operator: Callable, arguments):

@@ -93,7 +93,7 @@ def fit(
             configuration.save_values(work.training.model.description, run.folder / ARCHITECTURE)
     console = console or Console(stderr=True)
     for note in work.notes if run is not None else ():
-        console.print(note, markup=False, highlight=False)
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     return _train(run, work, None, console, pictures)
 
 
@@ -367,6 +367,7 @@ def _trainer(run: TrackedRun | None, work: _Work, console: Console, spent: float
         strategy=_strategy(ranks),
         use_distributed_sampler=False,
         precision=_PRECISION[work.config.precision],  # type: ignore[arg-type]
+        benchmark=device_of(work.config) == "cuda",  # a GPU's products, ours too, are chosen by measurement
         accumulate_grad_batches=options.accumulate,
         max_epochs=work.config.epochs,
         logger=False,
