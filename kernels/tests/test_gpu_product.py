@@ -261,7 +261,9 @@ def test_the_fastest_way_is_taken_and_remembered(monkeypatch):
         name = way()
         calls.append(name)
         if name == "too large":
-            raise RuntimeError("out of resources")
+            raise triton.runtime.errors.OutOfResources(300, 227, "shared memory")
+        if name == "broken":
+            raise OSError("no C compiler")
         return milliseconds[name]
 
     monkeypatch.setattr(gpu_product, "_time", time)
@@ -270,6 +272,8 @@ def test_the_fastest_way_is_taken_and_remembered(monkeypatch):
     assert choose(("a shape",), ways) == choose(("a shape",), ways) == "fast"
     assert calls == ["slow", "too large", "fast"]
     assert choose(("another",), {"too large": ways["too large"]}) is None
+    with pytest.warns(RuntimeWarning, match="left out of the choice: OSError"):
+        assert choose(("a third",), {"broken": lambda: "broken", **ways}) == "fast"
 
 
 # ---- compiled ----
@@ -297,6 +301,9 @@ def test_they_compile(capability, kind):
         # the smallest tiles, which have to serve wherever the larger ones do not fit
         options = {"BLOCK_K": 64, "num_warps": 4, "num_stages": 2} if tiles is None else tiles[-2].options
         constants = {n: {**flags, **options}[n] for n in kernel.arg_names[len(signature) :]}
+        constants |= dict.fromkeys(
+            {"M", "count"} & set(kernel.arg_names), 1
+        )  # which Triton makes a constant of its own
         types = dict(zip(kernel.arg_names, signature, strict=False)) | dict.fromkeys(constants, "constexpr")
         compiled = triton.compile(
             ASTSource(kernel, types, constants),

@@ -12,8 +12,8 @@ not met before, the compiled kernels serve. ``BCOS_KERNELS_TRITON=0`` keeps to t
 
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton's kernels take what they are called with; its constants are capital
 
-import contextlib
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -305,13 +305,18 @@ _fastest: dict[tuple[Any, ...], Any] = {}
 def choose(key: tuple[Any, ...], ways: dict[Any, Callable[[], object]]) -> Any:
     """The name of the fastest of several ways to compute the same, measured the first time that the key is met.
 
-    A way that fails, of tiles too large for a GPU's memory say, is out of the race; None if all are.
+    A way that fails is out of the race: without a word where its tiles are too large for the GPU, else with a warning
+    (Triton needs a C compiler, say). None if all are.
     """
     if key not in _fastest:
         times = {}
         for name, way in ways.items():
-            with contextlib.suppress(RuntimeError, triton.runtime.errors.OutOfResources):
+            try:
                 times[name] = _time(way)
+            except (triton.runtime.errors.OutOfResources, torch.cuda.OutOfMemoryError):
+                pass
+            except Exception as error:  # of a compiler, a driver: the layer itself has another way
+                warnings.warn(f"a B-cos product is left out of the choice: {error!r}", RuntimeWarning, stacklevel=2)
         _fastest[key] = min(times, key=times.__getitem__, default=None)
     return _fastest[key]
 
