@@ -4,6 +4,7 @@ import bcos_core
 import pytest
 import torch
 import torchvision
+from bcos_core.nn import BcosConv2d
 from bcos_core.run.error import InputError
 from bcos_vision import create_model, list_models
 from bcos_vision.models.convnext import ConvNeXt
@@ -13,6 +14,7 @@ from bcos_vision.models.variant import NORMS, Layers
 from bcos_vision.models.vgg import VGG
 from bcos_vision.models.vit import VisionTransformer
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 VARIANTS = ("bcos", "baseline", "standard")
 # each with all that its family has, in the smallest size
@@ -111,6 +113,20 @@ def test_densenet_files_of_an_old_pytorch(tmp_path):
     torch.save(old, tmp_path / "old.pth")
     model = create_model("densenet121", num_classes=2, variant="standard", weights=tmp_path / "old.pth")
     assert all(torch.equal(v, state[n]) for n, v in model.network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet20", "densenet121", "vgg11_bnu", "convnext_tiny"])
+def test_torchvision_extracts_features_of_convolutional_networks(name):
+    """By tracing: each B-cos layer is one node of the graph."""
+    model = create_model(name, num_classes=2, stem=None if name == "resnet20" else "cifar").eval()
+    last = next(reversed([path for path, m in model.named_modules() if isinstance(m, BcosConv2d)]))
+    node = f"{last}.bcos_conv2d"
+    extractor = create_feature_extractor(model, {node: "map"}, suppress_diff_warning=True)
+    seen = []
+    model.get_submodule(last).register_forward_hook(lambda *a: seen.append(a[-1]))
+    images = torch.rand(2, 3, 32, 32)
+    model(images)
+    assert torch.equal(extractor(images)["map"], seen[0])
 
 
 def test_transformers_say_which_sizes_they_take():

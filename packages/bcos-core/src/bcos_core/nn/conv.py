@@ -1,5 +1,6 @@
 """B-cos convolution."""
 
+import torch.fx
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from bcos_core.functional import IntOrPair, bcos_conv2d
 
 from .exponent import Exponent
 from .layer import BcosLayer
+
+torch.fx.wrap("bcos_conv2d")  # a node of a traced graph, of torchvision's feature extractors say, as a whole
 
 
 class BcosConv2d(BcosLayer):
@@ -112,7 +115,7 @@ class BcosConv2d(BcosLayer):
             detach=self.detach,
             eps=self.eps,
         )
-        return self._complete(y, 1)
+        return self._complete(y, (-1, 1, 1))
 
     def _padding_per_side(self) -> list[int]:
         """Left, right, top, bottom, as F.pad takes them."""

@@ -52,10 +52,11 @@ class BcosLayer(Detachable):
         """B as the operators take it."""
         return self.b() if isinstance(self.b, Exponent) else self.b
 
-    def _complete(self, response: Tensor, channel: int) -> Tensor:
-        """The response of unit filters, times their norms if they count, plus the bias if there is one."""
-        shape = [1] * response.dim()
-        shape[channel] = -1
+    def _complete(self, response: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The response of unit filters, times their norms if they count, plus the bias if there is one.
+
+        ``shape`` is what one value for each output broadcasts from.
+        """
         if not self.unit_weights:
             norm = torch.linalg.vector_norm(self.weight.flatten(1), dim=1)
             response = response * norm.view(shape).to(response.dtype)

@@ -1,5 +1,6 @@
 """B-cos linear layer."""
 
+import torch.fx
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -7,6 +8,8 @@ from bcos_core.functional import bcos_linear
 
 from .exponent import Exponent
 from .layer import BcosLayer
+
+torch.fx.wrap("bcos_linear")  # see conv.py
 
 
 class BcosLinear(BcosLayer):
@@ -63,7 +66,7 @@ class BcosLinear(BcosLayer):
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:
         y = bcos_linear(x, self.weight, b=self.exponent, max_out=self.max_out, detach=self.detach, eps=self.eps)
-        return self._complete(y, -1)
+        return self._complete(y, (-1,))
 
     def extra_repr(self) -> str:
         units = f", max_out={self.max_out}" if self.max_out > 1 else ""

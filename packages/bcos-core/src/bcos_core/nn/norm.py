@@ -7,6 +7,7 @@ arXiv 2306.10898, sec. 3). In explanation mode var is a constant, and the layer 
 """
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from bcos_core.functional import uncentred_batch_norm
 
 from .detachable import Detachable
 from .synchronise import moments_of_all
+
+torch.fx.wrap("_at_least_float32")  # it asks for a dtype, and this for a shape: nothing has any while torch.fx traces
+torch.fx.wrap("uncentred_batch_norm")
 
 Images = Float[Tensor, "n c h w"]
 

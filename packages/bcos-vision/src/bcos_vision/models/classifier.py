@@ -49,7 +49,8 @@ class ImageClassifier(nn.Module):
         Raises:
             ValueError: If the shape is not (N, in_channels, H, W).
         """
-        if images.dim() != 4 or images.shape[1] != self.in_channels:
+        is_tensor = isinstance(images, Tensor)  # and no stand-in of torch.fx, which has no shape
+        if is_tensor and (images.dim() != 4 or images.shape[1] != self.in_channels):
             raise ValueError(f"images: expected shape (N, {self.in_channels}, H, W), got {tuple(images.shape)}")
         return self.encoding(images)
 
