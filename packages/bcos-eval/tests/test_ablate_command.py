@@ -18,7 +18,7 @@ def test_the_whole_way(project, capsys):
     arms = [*B, "--fixed", "2", "--forms", "global", "--objectives", "none"]
     game = ["--grid", "2", "--grids", "1", "--confidence", "0"]
     training = ["--epochs", "1", "--optim.warmup_epochs", "0"]
-    main(["ablate", "digits", *arms, *game, *training, *SMALL, "--name", "whole"])
+    main(["ablate", "digits", *arms, *game, *training, *SMALL, "--name", "whole", "--workers", "1"])
     folder = project / "studies" / "whole"
     frame = pd.read_csv(folder / "ablation.csv").set_index("arm")
     assert frame.index.tolist() == ["B 2", "B global"]
@@ -39,13 +39,14 @@ def test_the_whole_way(project, capsys):
 
 def test_arms_and_rules_are_planned(project, capsys):
     game = ["--confidence", "0.25", "--weak", "0.75"]
-    factors = ["--factors", "exponent,loss", "--fixed", "1.5,1"]
+    factors = ["--factors", "exponent,loss", "--fixed", "1.5,1", "--exponent.lr", "0.1"]
     main(["ablate", "digits", *factors, *game, *SMALL, "--epochs", "7", "--name", "later", "--workers", "0"])
     assert "later waits for workers: bcos-eval worker later" in capsys.readouterr().out
     plan = load_dict(project / "studies/later/study.json")
     assert list(plan["arms"]) == ["bcos", "B 1.5", "B 1", "B global", "B by layer", "B by channel", "cross-entropy"]
     assert {arm["epochs"] for arm in plan["arms"].values()} == {7}
     assert [arm["b"] for arm in plan["arms"].values()] == [2, 1.5, 1, 2, 2, 2, 2]
+    assert [arm["exponent"]["lr"] for arm in plan["arms"].values()] == [0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 0.02]
     assert (plan["control"], plan["metric"], plan["rope"]) == ("bcos", "accuracy", 0.005)
     assert plan["design"] == {"folds": 1, "repeats": 1, "seeds": [0, 1]}
     assert Ablation.load("later") == Ablation("design", confidence=0.25, weak=0.75)
@@ -85,6 +86,8 @@ def test_a_sweep_is_compared_with_the_usual_exponent(project, capsys):
         (["--factors", "norms"], 'unknown factor "norms"; did you mean "norm"?'),
         ([*B, "--b", "1"], "arm B global: --b: a learnt exponent starts above 1, where it can move; got 1.0"),
         (["--b", "0.5"], "--b: expected a finite number >= 1, got 0.5"),
+        (["--factors", "norm", "--exponent.lr", "0.1"], "--exponent.lr: belongs to --factors exponent"),
+        ([*B, "--exponent.lr", "-1"], "arm B global: --exponent.lr: expected a positive number, got -1.0"),
         (["--exponent.learn", "layer"], "--exponent.learn: the ablation sets it"),
         (["--variant", "baseline"], '--variant: what is changed in an ablation is a B-cos network, got "baseline"'),
         (["--control", "B 7"], 'no arm "B 7"; there are bcos, B 1'),

@@ -1,4 +1,5 @@
 import csv
+import shlex
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def test_data(run, model_file, tmp_path, capsys):
     run("--data", "digits", "--count", "10", "--methods", "bcos,gradient,guided_backprop", "--out", "found")
     printed = capsys.readouterr().out
     assert "saved found/gallery.png, table.csv and attributions.npz" in printed
-    hint = printed.split("next: bcos-eval localise ")[1].split(" scores where")[0].split()
-    assert hint == ["--model_file", f"bcos={model_file}"]
+    hint = shlex.split(printed.split("next: bcos-eval localise ")[1].split("   (scores where")[0])
+    assert hint == ["--model_file", f"bcos={model_file}", "--methods", "bcos,gradient,guided_backprop"]
     assert list(localise._named([hint[1]], "model_file")) == ["bcos"]
     arrays = np.load(tmp_path / "found" / "attributions.npz")
     # the first is the first test image, the last the last
@@ -96,6 +97,8 @@ def test_what_no_named_method_can_compare_with_is_refused_before_pictures_are_re
         (("a.png", "--data", "digits"), "give image files, or --data NAME"),
         (("--data", "digits", "--count", "0"), "--count: expected at least 1, got 0"),
         (("a.png",), "a.png: no such file"),
+        (("a.png", "--count", "6"), "--count: belongs to --data; of files all are taken"),
+        (("--data", "digits", "--variant=bcos"), "--variant: belongs to --model; other models know their own"),
         (("--data", "digits", "--methods", "bcos,limes"), 'unknown method "limes"; did you mean "lime"?'),
         (("--data", "digits", "--target", "eight"), 'unknown class "eight"'),
         (("--data", "digits", "--methods", "bcos", "--baseline", "grey"), "--baseline: none of bcos compares with one"),

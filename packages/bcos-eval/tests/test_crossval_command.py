@@ -86,6 +86,7 @@ def test_study_with_a_killed_worker_has_every_unit_once(project, capsys):
         (["--arm", "bcos", "--arm", "baseline", "--trials", "3"], "belong to --space"),
         (["--arm", "bcos", "--arm", "baseline", "--devices", "2"], "each training has a worker of its own"),
         (["--arm", "bcos", "--arm", "x:b=1.5", "--space", "b=1..2"], "the arms differ in b"),
+        (["--arm", "bcos", "--arm", "baseline", "--alpha", "5"], "--alpha: expected a level between 0 and 1, got 5.0"),
         (["--arm", "bcos", "--arm", "baseline", "--retry"], "--retry: belongs to --resume"),
         (["--resume", "nothing"], 'no study "nothing": no queue at'),
         (["--arm", "bcos", "--arm", "baseline", "--folds", "175"], "arm bcos: 175 folds: class 8 has only 174 samples"),

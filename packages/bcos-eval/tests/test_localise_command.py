@@ -246,6 +246,8 @@ def test_energy_game_on_boxes():
         (["TEN", "--game", "energy"], "--game energy: the data has no boxes"),
         (["TEN", "--grid", "4"], "--grid 4: 16 cells need as many classes, and the data has 10: at most --grid 3"),
         (["TEN", "--confidence", "0.99999"], "0 images of 0 classes are classified correctly and confidently enough"),
+        (["TEN", "--count", "5"], "--count: belongs to --game energy and --faithfulness; --grids says how many grids"),
+        (["TEN", "--game", "energy", "--grids", "5"], "--grids: belongs to --game grid and difull"),
         (["TEN", "--smooth", "2"], "--smooth: expected an odd number, got 2"),
         (["TEN", "--confidence", "50"], "--confidence: expected a probability from 0 to below 1, got 50"),
         (["TEN", "--grid", "1"], "--grid: expected at least 2, got 1"),

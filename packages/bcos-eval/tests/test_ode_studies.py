@@ -13,10 +13,12 @@ from bcos_eval.studies.adapter import PACKAGES, load_adapter
 from bcos_eval.study import Unit
 from bcos_eval.unit import run_job
 from bcos_ode.config import FitConfig
+from bcos_ode.dynamics.config import SolverConfig
 
 QUICK = FitConfig(adam_steps=20, lbfgs_steps=0, max_samples=100)
+COARSE = SolverConfig(rtol=1e-3, atol=1e-4)  # of fields that were hardly fitted
 SMALL = {
-    "ode": {"num_trajectories": 4, "fit": QUICK},
+    "ode": {"num_trajectories": 4, "fit": QUICK, "solver": COARSE},
     "ode-regression": {"fit": QUICK},
     "ode-classification": {"epochs": 1, "channels": 8, "num_explained": 4, "split.val": 0.0},
 }
@@ -92,6 +94,13 @@ def test_ledgers_of_arms_are_drawn_at_the_same_states(project, study, tmp_path):
     caption = adapter.draw_explanations(runs, tmp_path / "ledgers.png")
     assert caption is not None
     assert (tmp_path / "ledgers.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_metrics_that_are_told_apart_are_reported(package):
+    adapter = load_adapter(package)
+    assert set(adapter.says) == {name for name in adapter.metrics if name.startswith("nrmse")}
+    assert all(says.startswith("RMSE ") and "standard deviation" in says for says in adapter.says.values())
 
 
 def test_package_is_known_before_the_options_are():

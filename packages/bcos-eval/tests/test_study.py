@@ -42,6 +42,9 @@ def test_plan_survives_json(study, search):
         ({"rope": -0.1}, "--rope: expected a difference of at least 0"),
         ({"rope": float("nan")}, "--rope"),
         ({"rope": float("inf")}, "--rope"),
+        ({"alpha": 0.0}, "--alpha: expected a level between 0 and 1, got 0.0"),
+        ({"alpha": 1.0}, "--alpha: expected a level between 0 and 1, got 1.0"),
+        ({"alpha": float("nan")}, "--alpha"),
         ({"contrasts": (("a", "a"),)}, "--contrast a,a: expected two arms, and each pair once"),
         ({"contrasts": (("b", "a"), ("b", "a"))}, "each pair once"),
         ({"name": ".."}, "--name: expected letters"),
@@ -52,6 +55,12 @@ def test_plan_survives_json(study, search):
 def test_what_cannot_answer_is_refused(study, changes, message):
     with pytest.raises(InputError, match=message):
         study(**changes)
+
+
+def test_plans_of_before_there_was_a_level(study):
+    values = plan_to_dict(study())
+    del values["alpha"]
+    assert plan_from_dict(values).alpha == 0.05
 
 
 def test_overlay_leaves_what_it_was_given(study):

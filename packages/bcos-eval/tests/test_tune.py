@@ -1,14 +1,21 @@
 """Searches with a known optimum; trainings are functions here."""
 
 import csv
+import importlib
+import json
+import shlex
 
 import pytest
+from bcos_core.run.command import CommandParser, parse_config
+from bcos_core.run.config import to_dict
 from bcos_core.run.error import InputError
 from bcos_eval.cli import main
+from bcos_eval.commands.planning import add_work_options, parse_twice
 from bcos_eval.queue import UnitQueue
-from bcos_eval.study import Search, Tuning, Unit, study_folder
+from bcos_eval.studies.adapter import load_adapter
+from bcos_eval.study import Search, Tuning, Unit, overlay, plan_from_dict, plan_to_dict, study_folder
 from bcos_eval.tune import UnitFailed, run_nested, run_trial
-from bcos_eval.tuned import conclude
+from bcos_eval.tuned import conclude, train_command
 
 SPACE = {"b": {"low": 1.0, "high": 3.0, "log": False}}
 
@@ -82,7 +89,35 @@ def test_tuning_through_a_queue(project, capsys):
     assert path.with_name("trials.png").exists()
     printed = capsys.readouterr().out
     assert "25 of 25 trials" in printed
-    assert f"next: bcos-vision train --data digits --b {float(rows[0]['b']):.4g}" in printed
+    assert f"next: bcos-vision train --data digits --b {float(rows[0]['b'])!r} " in printed
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "chosen"),
+    [
+        ("vision", ["digits"], {"b": 1.25, "norm": None}),
+        ("vision", ["cifar10", "--data", "folder:my pictures", "--epochs", "3"], {"optim.lr": 1e-05}),
+        ("vision", ["--augment.flip", "false", "--split.val", "0", "--seed", "7"], {"norm": "layer", "epochs": 4}),
+        ("ode", ["lorenz", "--windows.lengths", "[5, 7]", "--noise", "0.1"], {"fit.lr": 0.012345678901}),
+        ("ode-regression", ["linnerud", "--data", "table:my table.csv", "--targets", "[a b, c]"], {"network.width": 8}),
+        ("ode-classification", ["--epochs", "2"], {"channels": 16}),
+    ],
+)
+def test_the_next_command_trains_what_was_searched(project, monkeypatch, package, words, chosen):
+    """What the shell and the training's own command make of it: the search's configuration, with what was chosen."""
+    adapter = load_adapter(package)
+    parser = CommandParser()
+    add_work_options(parser, adapter, "search")
+    options = parse_twice(parser, adapter, words)
+    config = adapter.resolve(parse_config(parser, adapter.config_type, words))
+    plan = Tuning("t", package, to_dict(config), Search({}, 1, 2), "x", preset=options.preset)
+    plan = plan_from_dict(json.loads(json.dumps(plan_to_dict(plan))))
+    program, *argv = shlex.split(train_command(plan, chosen))
+    fitted = []
+    monkeypatch.setattr(getattr(adapter, "module", "bcos_vision.train") + ".fit", lambda c: fitted.append(c) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        importlib.import_module(f"{program.replace('-', '_')}.cli").main(argv)
+    assert to_dict(fitted[0]) == overlay(to_dict(config), chosen)
 
 
 @pytest.mark.parametrize(

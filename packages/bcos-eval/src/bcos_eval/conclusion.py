@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -86,7 +87,7 @@ def conclude(
     page = write_report(report, out)
     log_summary(study.experiment, "report", out, _summary(comparisons))
     told = [c for c in comparisons if shown and c.metric.endswith(shown)] or [comparisons[0]]
-    print("\n\n".join(map(to_lines, told)))
+    print("\n\n".join(to_lines(c, says=adapter.says.get(c.metric, "")) for c in told))
     others = (m for m in (*table.metrics, "seconds") if m not in [c.metric for c in told])
     _say_end(study, states, table, timings, page, command, next(others))
     return Conclusion(page, table, comparisons)
@@ -125,7 +126,7 @@ def _compare(
             continue
         rope = study.rope if name == study.metric else 0.0
         shown = predictions if name == "accuracy" else None
-        found.append(compare_arms(part, name, contrasts=pairs, rope=rope, predictions=shown))
+        found.append(compare_arms(part, name, contrasts=pairs, rope=rope, alpha=study.alpha, predictions=shown))
     return found
 
 
@@ -253,6 +254,7 @@ def _describe(
         data=_data(study),
         table=table,
         comparisons=comparisons,
+        says=adapter.says,
         missing=[
             MissingUnit(s.unit.arm, s.unit.repeat, s.unit.fold, s.unit.seed, s.reason or f"not done yet ({s.state})")
             for s in missing
@@ -334,4 +336,6 @@ def _say_end(
         )
     here = pathlib.Path.cwd()
     shown = page.relative_to(here) if page.is_relative_to(here) else page
-    print(f"report: {shown}\nnext: uv run mlflow ui; bcos-eval compare {study.name} --metric {other_metric}")
+    print(
+        f"report: {shown}\nnext: uv run mlflow ui; bcos-eval compare {study.name} --metric {shlex.quote(other_metric)}"
+    )

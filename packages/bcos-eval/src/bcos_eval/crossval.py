@@ -59,8 +59,10 @@ def run_workers(queue: UnitQueue, location: str, *, workers: int, command: str, 
         InputError: If workers cannot be started.
         KeyboardInterrupt: On Ctrl-C, or Stopped on SIGTERM, after the workers have given their units back.
     """
-    study = queue.plan
-    before = {s.unit.id for s in queue.states() if s.state == "done"}
+    study, states = queue.plan, queue.states()
+    if all(s.state in ("done", "failed") for s in states):  # nothing to start workers and a server for
+        return Timing(0.0, 0.0, 0.0, workers, 0)
+    before = {s.unit.id for s in states if s.state == "done"}
     prepare_experiment(study.experiment)
     if isinstance(study, Study) and study.search is not None:
         prepare_experiment(f"{study.experiment}/search")

@@ -99,6 +99,8 @@ class Study:
     """Differences of the metric up to this size count as none: the region of practical equivalence."""
     contrasts: tuple[tuple[str, str], ...] = ()
     """Planned contrasts, (arm, control); by default every arm against ``control``."""
+    alpha: float = 0.05
+    """Level of the tests; intervals have confidence 1 - alpha."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What the data is: name, fingerprint, number of images, classes."""
     search: Search | None = None
@@ -132,6 +134,8 @@ class Study:
             raise InputError("one fold and one seed are one value: no variance to compare with; --folds or --seeds")
         if not 0 <= self.rope < math.inf:
             raise InputError(f"--rope: expected a difference of at least 0, got {self.rope}")
+        if not 0 < self.alpha < 1:
+            raise InputError(f"--alpha: expected a level between 0 and 1, got {self.alpha}")
 
     @property
     def num_runs(self) -> int:
@@ -188,6 +192,8 @@ class Tuning:
     search: Search
     metric: str
     """What trials are compared by; its mean over the inner folds."""
+    preset: str | None = None
+    """Of the training, if one was named; otherwise that of the data."""
     seed: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""

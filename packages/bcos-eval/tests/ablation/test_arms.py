@@ -6,7 +6,7 @@ import pytest
 from bcos_core.run.config import flatten
 from bcos_core.run.error import InputError
 from bcos_eval.ablation.arms import design_arms, exponent_arms
-from bcos_vision.config import ExponentConfig, TrainConfig
+from bcos_vision.config import TrainConfig
 
 
 def changes(base, config):
@@ -44,13 +44,13 @@ def test_exponents_by_default():
 
 
 def test_exponents_that_were_asked_for():
-    base = TrainConfig(b=1.5, exponent=ExponentConfig(lr=0.1))
-    objectives = ["smooth_max", "at_most"]
-    arms = exponent_arms(base, fixed=[3], forms=["layer"], objectives=objectives, strengths=[1, 2], bounds=[1.25])
+    base = TrainConfig(b=1.5)
+    asked = {"objectives": ["smooth_max", "at_most"], "strengths": [1, 2], "bounds": [1.25], "lr": 0.1}
+    arms = exponent_arms(base, fixed=[3], forms=["layer"], **asked)
     assert {name: dataclasses.asdict(config.exponent) for name, config in arms.items()} == {
         "B 3": dataclasses.asdict(base.exponent),
         **{
-            name: {**dataclasses.asdict(base.exponent), "learn": "layer", **values}
+            name: {**dataclasses.asdict(base.exponent), "learn": "layer", "lr": 0.1, **values}
             for name, values in {
                 "B by layer smooth max 1": {"objective": "smooth_max", "strength": 1},
                 "B by layer smooth max 2": {"objective": "smooth_max", "strength": 2},
@@ -97,19 +97,16 @@ def test_a_design_around_another_control():
     """What the control has is no arm, what it lacks is one; a baseline has nothing of a B-cos network."""
     base = TrainConfig(
         b=1.5, max_out=2, norm="layer_uncentered", encoding="standardised", bias=True, detach=True,
-        loss="cross_entropy", exponent=ExponentConfig(lr=0.1),
+        loss="cross_entropy",
     )  # fmt: skip
-    found = {name: changes(base, config) for name, config in design_arms(base, fixed=[1.5, 2]).items()}
-    plain = {
-        "variant": "baseline", "b": 2.0, "max_out": 1, "bias": False, "detach": False, "encoding": None,
-        "exponent.lr": 0.02,
-    }  # fmt: skip
+    found = {name: changes(base, config) for name, config in design_arms(base, fixed=[1.5, 2], lr=0.1).items()}
+    plain = {"variant": "baseline", "b": 2.0, "max_out": 1, "bias": False, "detach": False, "encoding": None}
     assert {name: found[name] for name in found if not name.startswith("norm")} == {
         "bcos": {},
         "B 2": {"b": 2},
-        "B global": {"exponent.learn": "global"},
-        "B by layer": {"exponent.learn": "layer"},
-        "B by channel": {"exponent.learn": "channel"},
+        "B global": {"exponent.learn": "global", "exponent.lr": 0.1},
+        "B by layer": {"exponent.learn": "layer", "exponent.lr": 0.1},
+        "B by channel": {"exponent.learn": "channel", "exponent.lr": 0.1},
         "MaxOut 1": {"max_out": 1},
         "encoding inverse": {"encoding": "inverse"},
         "no biases": {"bias": False},

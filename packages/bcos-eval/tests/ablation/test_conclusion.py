@@ -35,7 +35,7 @@ CONSOLE = Console(stderr=True)
 class Adapter:
     """Has no predictions of what never ran, and draws nothing."""
 
-    program, secondary = "bcos-vision", ("completeness_error",)
+    program, secondary, says = "bcos-vision", ("completeness_error",), {}
 
     def predictions(self, run_id):
         return None

@@ -54,6 +54,18 @@ def test_intervals_of_several_metrics_share_rows(compare, tmp_path):
         draw_intervals([], tmp_path / "none.png")
 
 
+def test_a_difference_without_an_interval_is_a_mark_alone(compare, tmp_path):
+    comparison, nan = compare(2, 5), float("nan")
+    (found,) = comparison.contrasts
+    still = replace(found, differences=(0.25,) * 5, mean=0.25, low=nan, high=nan, p_holm=nan)
+    comparison = replace(comparison, contrasts=(still,))
+    for draw in (draw_differences, lambda c, path: draw_intervals([c], path)):
+        axes = draw(comparison, tmp_path / "still.svg").axes[0]
+        assert np.isnan(artists(axes, "interval")[0].get_xdata()).all()
+        assert artists(axes, "mean")[0].get_xdata() == [25]
+    assert [text.get_text() for text in axes.texts] == ["+25.00 pp\n(–)"]
+
+
 def test_posterior_bars_stack_to_one(compare, tmp_path):
     comparison = compare(3, 5)
     axes = draw_posterior(comparison, tmp_path / "posterior.png").axes[0]

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,10 @@ def test_scatter_has_both_intervals(compare, tmp_path):
         across, upward = (bars.get_segments()[0] for bars in container.lines[2])
         np.testing.assert_allclose(across[:, 0], [100 * x.low, 100 * x.high])
         np.testing.assert_allclose(upward[:, 1], [100 * y.low, 100 * y.high])
+    still = replace(accuracy.arms[0], low=float("nan"), high=float("nan"))
+    found = [still, accuracy.arms[1]]
+    axes = draw_scatter(found, up, tmp_path / "x.png", metrics=("accuracy", "localisation")).axes[0]
+    assert axes.containers[0].lines[0].get_xdata() == [100 * still.mean]
     with pytest.raises(ValueError, match="expected the arms of across"):
         draw_scatter(accuracy.arms, up[:1], tmp_path / "none.png", metrics=("accuracy", "localisation"))
 

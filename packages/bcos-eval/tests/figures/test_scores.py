@@ -36,9 +36,14 @@ def test_a_violin_takes_ten_values_and_ends_at_the_data(compare, tmp_path, value
 
 def test_scores_that_do_not_vary_are_drawn(compare, tmp_path):
     comparison = compare(2, 10)
-    still = replace(comparison.arms[0], values=(0.9,) * 10, mean=0.9, low=0.9, high=0.9, sd=0.0)
+    nan = float("nan")
+    still = replace(comparison.arms[0], values=(0.9,) * 10, mean=0.9, low=nan, high=nan, sd=0.0)
     figure = draw_scores(replace(comparison, arms=(still, comparison.arms[1])), tmp_path / "scores.png")
     assert (artists(figure, "scores")[0].get_offsets()[:, 0] == 90).all()
+    assert [np.isnan(line.get_xdata()).all() for line in artists(figure, "interval")] == [True, False]
+    assert [mark.get_xdata()[0] for mark in artists(figure, "mean")] == pytest.approx(
+        [90, 100 * comparison.arms[1].mean]
+    )
 
 
 def test_lines_join_the_scores_of_a_fold(compare, tmp_path):

@@ -75,7 +75,7 @@ def adapter(monkeypatch):
     class Pictures:
         """Has no predictions of what never ran, and draws nothing."""
 
-        program, secondary = "bcos-vision", ("completeness_error",)
+        program, secondary, says = "bcos-vision", ("completeness_error",), {}
 
         def predictions(self, run_id):
             return None

@@ -34,6 +34,10 @@ def comparison(*contrasts, **fields):
     return Comparison(**{**given, "arms": (), "interval": "", "contrasts": contrasts, "omnibus": None, **fields})
 
 
+NAN = float("nan")
+UNTESTED = {"p": NAN, "low": NAN, "high": NAN, "bayes": None, "power": None}
+
+
 def test_a_difference_beyond_the_rope():
     assert answer(comparison(contrast())) == [
         "“bcos” is better than “plain” in accuracy: +1.20 pp (95% interval +0.80 to +1.60 pp; p = 0.0010, corrected "
@@ -85,10 +89,32 @@ def test_many_contrasts_best_first_then_what_was_not_shown():
 
 
 def test_a_contrast_without_a_test():
-    nan = float("nan")
-    (line,) = answer(comparison(contrast(p=nan, low=nan, high=nan, bayes=None, power=None)))
-    assert "no p" in line
-    assert "nan" not in line
+    (line,) = answer(comparison(contrast(**UNTESTED)))
+    assert line == (
+        "Whether “bcos” and “plain” differ in accuracy could not be tested, since the differences do not vary: the "
+        "difference is +1.20 pp throughout (no interval, no p, corrected resampled t)."
+    )
+
+
+def test_contrasts_without_a_test_are_not_among_those_that_show_none():
+    far, further = contrast("far", 0.25, **UNTESTED), contrast("further", 0.5, **UNTESTED)
+    better, open_ = contrast("better", 0.01, p=0.01), contrast("open", 0.004, p=0.2)
+    head, _, rest, last = answer(comparison(better, open_, far))
+    assert head.startswith("1 of the 3 contrasts in accuracy shows a difference, 1 could not be tested (p adjusted")
+    assert rest.startswith("For the other no difference was shown (open − plain +0.40 pp);")
+    assert last == "Not tested, since the differences do not vary: far − plain +25.00 pp throughout."
+    head, rest, last = answer(comparison(open_, far))
+    assert head.startswith("None of the 2 contrasts in accuracy shows a difference, 1 could not be tested")
+    assert answer(comparison(far, further)) == [
+        "None of the 2 contrasts in accuracy could be tested.",
+        "Not tested, since the differences do not vary: far − plain +25.00 pp throughout, further − plain +50.00 pp "
+        "throughout.",
+    ]
+
+
+def test_a_difference_that_there_cannot_be_is_not_seen():
+    found = contrast(mean=0.02, low=-1.0, high=1.0, p=0.9, power=Power(1.6, None))
+    assert "the study could have seen more than the possible 100.00 pp (power 80%" in answer(comparison(found))[0]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,30 @@ def test_a_level_has_all_its_digits(make_study, tmp_path):
     assert "(Nemenyi, 0.5%)" in (tmp_path / "source" / "accuracy-ranks.svg").read_text()
 
 
+def test_another_level_is_everywhere(make_study, tmp_path):
+    study = make_study(("plain", "bcos", "third"), gap=0.003, alpha=0.1, drawn=True)
+    write_report(study, tmp_path / "report")
+    texts = [(tmp_path / "report" / name).read_text() for name in ("report.html", "report.md", "tables.tex")]
+    texts += [to_lines(c) for c in study.comparisons] + [picture.caption for picture in study.pictures]
+    texts += [path.read_text() for path in (tmp_path / "source").glob("*.svg")]
+    everything = re.sub(r"base64,[\w+/=]+", "", "\n".join(texts))
+    assert not re.search(r"\b95 ?\\?%|level 0\.0?25\b|Nemenyi, 5%", everything)
+    assert {name: everything.count(name) > 0 for name in ("90% interval", "90\\% interval", "Nemenyi, 10%")} == {
+        "90% interval": True,
+        "90\\% interval": True,
+        "Nemenyi, 10%": True,
+    }
+    assert "level 0.05" in everything  # 0.1 over two contrasts
+
+
+def test_what_a_metric_is_stands_by_its_numbers(make_study, tmp_path):
+    write_report(make_study(says={"loss": "mean of <cross-entropy>"}), tmp_path / "report")
+    whole = Page(tmp_path / "report" / "report.html").whole
+    assert whole.count("loss: mean of <cross-entropy>.") == 1
+    assert "loss: mean of \\<cross-entropy\\>." in (tmp_path / "report" / "report.md").read_text()
+    assert "loss: mean" not in Page(write_report(make_study(), tmp_path / "none")).whole
+
+
 def test_nothing_is_asked_of_elsewhere(make_study, tmp_path):
     path = write_report(make_study(drawn=True), tmp_path / "report")
     page = Page(path)
@@ -170,7 +194,10 @@ def test_numbers_that_do_not_exist_are_dashes(make_study, make_table, tmp_path):
     folder = tmp_path / "report"
     page = Page(write_report(study, folder))
     (row,) = (row for row in page.rows if len(row) == 8 and row[0] == "bcos − plain")
-    assert row[3:] == ["–"] * 5
+    assert row[2:] == ["–"] * 6
+    assert ["bcos", "75.00%", "–", "0.00 pp", "5"] in page.rows
+    assert "no difference" not in page.whole.lower()
+    assert "Whether “bcos” and “plain” differ in accuracy could not be tested" in page.whole
     for name in ("report.html", "report.md", "tables.tex"):
         text = re.sub(r"base64,[\w+/=]+|p is NaN", "", (folder / name).read_text())
         assert not re.search(r"\bnan\b|\bNone\b", text)

@@ -179,6 +179,59 @@ def test_a_contrast_without_a_test_still_counts_for_holm():
     assert bcos.p_holm == pytest.approx(min(1, 2 * bcos.p), **EXACT)
 
 
+def test_no_interval_where_nothing_varies():
+    table = make_table(CROSS.design, plain=PLAIN, far=PLAIN - 0.25, still=np.full(10, 0.75), none=np.zeros(10))
+    found = compare_arms(table, "accuracy", rope=0.005, contrasts=[("far", "plain"), ("none", "still")])
+    for c in found.contrasts:
+        assert math.isnan(c.low)
+        assert math.isnan(c.high)
+    of_arm = {arm.arm: (arm.low, arm.high) for arm in found.arms}
+    assert {arm: bool(np.isnan(ends).all()) for arm, ends in of_arm.items()} == {
+        "plain": False,
+        "far": False,
+        "still": True,
+        "none": True,
+    }
+    assert found.interval.endswith("; none of scores that do not vary")
+    lines = to_lines(found).splitlines()
+    assert "still  75.00%  –                 0.00 pp  10" in lines
+    (row,) = (line for line in lines if line.startswith("far - plain  "))
+    assert re.split(r"  +", row)[:4] == ["far - plain", "-25.00 pp", "–", "–"]
+
+
+def test_intervals_of_shares_end_where_shares_do():
+    """By t of three values, 99.33% ± 4.4 points; the difference of 0 and 1 in turn, ± 248 points."""
+    design = Design(1, 1, (0, 1, 2))
+    high, wild = np.array([0.97, 0.99, 1.0]), np.array([0.0, 1.0, 0.0])
+    t = stats.ttest_1samp(high, 0).confidence_interval()
+    found = compare_arms(make_table(design, high=high, wild=wild), "accuracy", rope=0.005)
+    assert t.high > 1
+    assert [(arm.low, arm.high) for arm in found.arms] == [(pytest.approx(t.low, **EXACT), 1), (0, 1)]
+    assert found.interval == "t of the seeds, cut at 0.00% and 100.00%, beyond which no mean lies"
+    (one,) = found.contrasts
+    ends = stats.ttest_rel(wild, high).confidence_interval()
+    assert ends.low < -1
+    assert (one.low, one.high) == (-1, pytest.approx(ends.high, **EXACT))
+    assert "the interval by t reaches beyond 100.00 pp" in one.notes[0]
+    assert one.power.detectable > 1
+    assert "80% of such studies find a true difference of more than the possible 100.00 pp" in to_lines(found)
+    narrow = compare_arms(make_table(design, high=high - 0.4, other=high[::-1] - 0.4), "accuracy", rope=0.005)
+    assert narrow.interval == "t of the seeds"
+    assert not any("beyond" in note for note in narrow.contrasts[0].notes)
+
+
+def test_intervals_of_what_has_no_bounds_are_by_t():
+    design = Design(1, 1, (0, 1, 2))
+    values = np.array([0.97, 0.99, 1.0])
+    ends = stats.ttest_1samp(values, 0).confidence_interval()
+    for metric, (low, high) in {"loss": ends, "seconds_per_image": ends, "r2": (ends.low, 1)}.items():
+        arm, _ = compare_arms(make_table(design, metric, a=values, b=values[::-1]), metric, rope=0).arms
+        assert (arm.low, arm.high) == pytest.approx((low, high), **EXACT)
+    wide = np.array([0.0, 0.5, 0.0])
+    arm, _ = compare_arms(make_table(design, "field_error", a=wide, b=wide[::-1]), "field_error", rope=0).arms
+    assert (arm.low, arm.high) == pytest.approx((0, stats.ttest_1samp(wide, 0).confidence_interval().high), **EXACT)
+
+
 def test_arms_that_never_vary():
     table = make_table(CROSS.design, plain=np.full(10, 0.1 + 0.2), bcos=np.full(10, 0.7), third=PLAIN)
     found = compare_arms(table, "accuracy", rope=0.005)

@@ -162,7 +162,17 @@ def test_intervals_of_an_arms_mean():
     half = stats.t.ppf(0.975, 11) * math.sqrt((1 / 12 + 0.5) * values.var(ddof=1))
     folds = values.mean() - half, values.mean() + half
     assert mean_interval(values, ratio=0.5) == pytest.approx(folds, **EXACT)
-    assert mean_interval(np.full(12, 0.9)) == pytest.approx((0.9, 0.9), **EXACT)
+    for still in (0.9, 0.0, 1.0):
+        assert np.isnan(mean_interval(np.full(12, still))).all()
+
+
+def test_an_interval_ends_where_means_do():
+    few = np.array([0.9, 0.99, 1.0])
+    t = stats.ttest_1samp(few, 0).confidence_interval(0.95)
+    assert t.high > 1
+    assert mean_interval(few, within=(0, 1)) == pytest.approx((t.low, 1), **EXACT)
+    assert mean_interval(1 - few, within=(0, math.inf)) == pytest.approx((0, 1 - t.low), **EXACT)
+    assert mean_interval(few - 0.45, within=(0, 1)) == mean_interval(few - 0.45)
 
 
 def test_notes_on_values():

@@ -42,6 +42,7 @@ def exponent_arms(
     objectives: Sequence[str] = USUAL_OBJECTIVES,
     strengths: Sequence[float] = STRENGTHS,
     bounds: Sequence[float] = BOUNDS,
+    lr: float = ExponentConfig.lr,
 ) -> Arms:
     """Arms that differ in B alone: fixed ones, and learnt ones of every form under every objective.
 
@@ -52,6 +53,7 @@ def exponent_arms(
         objectives: Of :data:`OBJECTIVES`.
         strengths: An arm each for "max" and "smooth_max".
         bounds: An arm each for "at_most" and "at_least".
+        lr: Learning rate of learnt exponents; ``base``, whose B is fixed, has none of its own.
 
     Raises:
         InputError: On an unknown name, or a number that no run can have.
@@ -69,7 +71,7 @@ def exponent_arms(
         numbers = {"max": strengths, "smooth_max": strengths, "at_most": bounds, "at_least": bounds}.get(objective)
         option = "strength" if "max" in objective else "bound"
         rules += [{"objective": objective, option: x} for x in numbers] if numbers else [{"objective": objective}]
-    return _make(base, [*_fixed(fixed), *(_learnt(base, form, rule) for form in forms for rule in rules)])
+    return _make(base, [*_fixed(fixed), *(_learnt(base, form, rule, lr) for form in forms for rule in rules)])
 
 
 def design_arms(
@@ -78,6 +80,7 @@ def design_arms(
     factors: Sequence[str] | None = None,
     fixed: Sequence[float] = DESIGN_FIXED,
     own_norm: str | None = "batch_uncentered",
+    lr: float = ExponentConfig.lr,
 ) -> Arms:
     """The control "bcos" and arms that change one thing of it, or are the baseline.
 
@@ -88,6 +91,7 @@ def design_arms(
         factors: Of :data:`FACTORS`, what is changed; None for all.
         fixed: Fixed exponents, at least 1.
         own_norm: The norm that the network has where ``base`` names none; None if it is not among those tried.
+        lr: Learning rate of learnt exponents.
 
     Raises:
         InputError: On an unknown factor, or a number that no run can have.
@@ -97,7 +101,7 @@ def design_arms(
         ['bcos', 'MaxOut 2', 'cross-entropy', 'baseline', 'baseline cross-entropy']
     """
     makers: dict[str, Callable[[], list[_Change]]] = {
-        "exponent": lambda: [*_fixed(fixed), *(_learnt(base, form, {}) for form in FORMS)],
+        "exponent": lambda: [*_fixed(fixed), *(_learnt(base, form, {}, lr) for form in FORMS)],
         "max_out": lambda: [(f"MaxOut {n}", {"max_out": n}) for n in (1, 2)],
         "norm": lambda: [(f"norm {n}", {"norm": n}) for n in _NORMS if n != (base.norm or own_norm)],
         "encoding": lambda: [
@@ -137,8 +141,8 @@ def _fixed(values: Sequence[float]) -> list[_Change]:
     return [(f"B {b:.12g}", {"b": b}) for b in values]
 
 
-def _learnt(base: TrainConfig, form: str, rule: Mapping[str, Any]) -> _Change:
-    exponent = dataclasses.replace(base.exponent, learn=form, **rule)
+def _learnt(base: TrainConfig, form: str, rule: Mapping[str, Any], lr: float) -> _Change:
+    exponent = dataclasses.replace(base.exponent, learn=form, lr=lr, **rule)
     shared = "global" if form == "global" else f"by {form}"
     return f"B {shared} {rule_text(exponent)}".rstrip(), {"exponent": to_dict(exponent)}
 

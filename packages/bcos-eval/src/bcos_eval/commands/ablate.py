@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bcos_core.run.command import CommandParser, parse_config
+from bcos_core.run.command import CommandParser, given_options, parse_config
 from bcos_core.run.config import to_dict
 from bcos_core.run.error import InputError, unknown_name
 from bcos_vision.config import ExponentConfig, TrainConfig
@@ -132,9 +132,10 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
     from bcos_eval.study import Study
 
     design = read_design(parser, options, adapter, argv)
-    base = adapter.resolve(parse_config(parser, TrainConfig, argv))
+    # for the arms that learn: the control, whose B is fixed, cannot have it
+    base = adapter.resolve(parse_config(parser, TrainConfig, [*argv, f"--exponent.lr={ExponentConfig.lr}"]))
     _refuse_own(parser, base)
-    arms = _arms(parser, options, base)
+    arms = _arms(parser, options, base, argv)
     usual = "B 2" if options.what == "b" and "B 2" in arms else next(iter(arms))
     study = Study(
         name=options.name or default_name(base, f"ablation-{options.what}-{design.name}"),
@@ -144,6 +145,7 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
         metric=_METRIC,
         control=options.control or usual,
         rope=rope_of(options, _METRIC),
+        alpha=options.alpha,
         command=write_command("ablate", argv),
         created=now(),
     )
@@ -160,7 +162,7 @@ def _refuse_own(parser: CommandParser, base: TrainConfig) -> None:
             parser.error(f"--exponent.{name}: the ablation sets it (--what b: --forms, --objectives, ...)")
 
 
-def _arms(parser: CommandParser, options: Any, base: TrainConfig) -> "Arms":
+def _arms(parser: CommandParser, options: Any, base: TrainConfig, argv: Sequence[str]) -> "Arms":
     from bcos_eval.ablation.arms import design_arms, exponent_arms
 
     foreign = ["factors"] if options.what == "b" else _OF_B
@@ -179,6 +181,10 @@ def _arms(parser: CommandParser, options: Any, base: TrainConfig) -> "Arms":
             parser.error(f"--{name}: belongs to --objectives {' or '.join(sorted(objectives))}")
     if "fixed" in given and "factors" in given and "exponent" not in given["factors"]:
         parser.error("--fixed: belongs to --factors exponent")
+    if "exponent.lr" in given_options(argv):
+        if "exponent" not in given.get("factors", ["exponent"]):
+            parser.error("--exponent.lr: belongs to --factors exponent")
+        given["lr"] = options.exponent.lr
     if options.what == "b":
         return exponent_arms(base, **given)
     return design_arms(base, own_norm=_own_norm(base), **given)

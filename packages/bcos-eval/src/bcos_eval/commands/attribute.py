@@ -2,12 +2,13 @@
 
 import csv
 import pathlib
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bcos_core.run.command import CommandParser
+from bcos_core.run.command import CommandParser, given_options
 from bcos_core.run.error import InputError
 from bcos_core.run.result_folder import short, writable_folder
 from bcos_vision.commands.model_option import ModelChoice, add_model_options, choose_model
@@ -70,6 +71,11 @@ def attribute(argv: Sequence[str]) -> None:
         parser.error("give image files, or --data NAME")
     if options.count < 1:
         parser.error(f"--count: expected at least 1, got {options.count}")
+    given = given_options(argv)
+    if "count" in given and options.data is None:
+        parser.error("--count: belongs to --data; of files all are taken")
+    if "variant" in given and options.model is None:
+        parser.error("--variant: belongs to --model; other models know their own")
     choice = choose_model(options, name_column=-1)
     target = None if options.target == "predicted" else choice.trained.class_index(options.target)
 
@@ -93,8 +99,9 @@ def attribute(argv: Sequence[str]) -> None:
         print(f"the gallery shows {MOST_DRAWN} of {len(pictures.names)} images; the other files have all")
     if options.model is None:  # localise takes models that say what they are
         kind, place = ("run", options.run) if options.run else ("model_file", options.model_file)
-        name = choice.trained.model.kind
-        print(f"next: bcos-eval localise --{kind} {name}={place} scores where these methods point")
+        named = shlex.quote(f"{choice.trained.model.kind}={place}")
+        methods = "" if options.methods == "quick" else f" --methods {shlex.quote(options.methods)}"
+        print(f"next: bcos-eval localise --{kind} {named}{methods}   (scores where these methods point)")
 
 
 def _choose_methods(given: str, baseline: str | None) -> tuple[str, ...]:

@@ -10,17 +10,20 @@ from .crossval import read_contrasts
 def compare(argv: Sequence[str]) -> None:
     parser = CommandParser(
         prog="bcos-eval compare",
-        description="Test a study's scores again: another metric, region of practical equivalence or contrasts than "
-        "planned. What is asked after the scores were seen is exploration; the planned answer is report's.",
+        description="Test a study's scores again: another metric, region of practical equivalence, level or contrasts "
+        "than planned. What is asked after the scores were seen is exploration; the planned answer is report's.",
     )
     parser.add_argument("study", type=str, help="name of the study, or a folder with its scores")
     parser.add_argument("--metric", type=str, default=None, help="what arms are compared by")
     parser.add_argument("--rope", type=float, default=None, help="differences up to this size count as none")
+    parser.add_argument("--alpha", type=float, default=None, help="level of the tests; by default as planned")
     parser.add_argument("--control", type=str, default=None, help="the arm to compare with")
     parser.add_argument(
         "--contrast", action="append", metavar="ARM,CONTROL", default=None, type=str, help="a contrast, several times"
     )
     options = parser.parse_args(list(argv))
+    if options.alpha is not None and not 0 < options.alpha < 1:
+        parser.error(f"--alpha: expected a level between 0 and 1, got {options.alpha}")
     if options.control is not None and options.contrast:
         parser.error("--control, --contrast: give one of them")
     import pathlib
@@ -30,6 +33,7 @@ def compare(argv: Sequence[str]) -> None:
 
     from bcos_eval.scores import ScoreTable
     from bcos_eval.stats import compare_arms, to_lines
+    from bcos_eval.studies.adapter import load_adapter
     from bcos_eval.study import PLAN, Study, plan_from_dict, study_folder
 
     folder = study_folder(options.study)
@@ -51,5 +55,6 @@ def compare(argv: Sequence[str]) -> None:
         control=options.control,
         # the planned region is in the planned metric's unit
         rope=(study.rope if metric == study.metric else 0.0) if options.rope is None else options.rope,
+        alpha=study.alpha if options.alpha is None else options.alpha,
     )
-    print(to_lines(comparison))
+    print(to_lines(comparison, says=load_adapter(study.package).says.get(metric, "")))

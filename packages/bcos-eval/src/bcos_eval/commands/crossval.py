@@ -75,7 +75,12 @@ def _parser(adapter: "Adapter") -> CommandParser:
         '("narrow:b=1.5,optim.lr=0.01")',
     )
     add_design_options(parser, control="the first")
-    parser.add_argument("--metric", type=str, default=adapter.metrics[0], help="what arms are compared by")
+    parser.add_argument(
+        "--metric",
+        type=str,
+        default=adapter.metrics[0],
+        help=f"what arms are compared by, of {', '.join(adapter.metrics)}",
+    )
     parser.add_argument(
         "--contrast",
         action="append",
@@ -110,6 +115,9 @@ def add_design_options(parser: CommandParser, *, control: str) -> None:
         default=None,
         help="differences up to this size count as none (chosen beforehand); by default half a point "
         "of a share, else 0",
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=0.05, help="level of the tests, chosen beforehand; intervals have 1 - alpha"
     )
     parser.add_argument("--control", type=str, default=None, help=f"the arm to compare with; by default {control}")
 
@@ -166,6 +174,7 @@ def _plan(parser: CommandParser, options: Any, adapter: "Adapter", argv: Sequenc
         control=options.control or first,
         rope=rope_of(options, options.metric),
         contrasts=read_contrasts(options.contrast or ()),
+        alpha=options.alpha,
         search=search,
         command=write_command("crossval", argv),
         created=now(),

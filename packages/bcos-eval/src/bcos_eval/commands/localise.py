@@ -3,7 +3,7 @@
 import itertools
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,7 @@ def localise(argv: Sequence[str]) -> None:
     if options.study is not None:
         _localise_study(options, games, argv)
         return
+    _refuse_idle(parser, given_options(argv), games)
     models = _named(options.run, "run") | _named(options.model_file, "model_file")
     if not models:
         raise InputError("give at least one of --run NAME=RUN_ID and --model_file NAME=FILE, or --study NAME")
@@ -115,6 +116,15 @@ def check_rules(parser: CommandParser, options: Mapping[str, Any]) -> None:
         parser.error(f"--smooth: expected an odd number, got {options['smooth']}")
     if not 0 <= options["confidence"] < 1:
         parser.error(f"--confidence: expected a probability from 0 to below 1, got {options['confidence']}")
+
+
+def _refuse_idle(parser: CommandParser, given: Collection[str], games: Sequence[str]) -> None:
+    """Refuse options that nothing asked for here would heed."""
+    if "count" in given and "energy" not in games and "faithfulness" not in given:
+        parser.error("--count: belongs to --game energy and --faithfulness; --grids says how many grids")
+    for name in ("grid", "grids", "cell_size", "official"):
+        if name in given and not {"grid", "difull"} & set(games):
+            parser.error(f"--{name}: belongs to --game grid and difull")
 
 
 def _localise_study(options: Any, games: Sequence[str], argv: Sequence[str]) -> None:

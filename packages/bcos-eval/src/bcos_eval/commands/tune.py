@@ -41,7 +41,12 @@ def tune(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--trials", type=int, default=20, help="how many to try")
     parser.add_argument("--inner_folds", type=int, default=3, help="parts of the training images, each scored once")
-    parser.add_argument("--metric", type=str, default=adapter.metrics[0], help="what trials are compared by")
+    parser.add_argument(
+        "--metric",
+        type=str,
+        default=adapter.metrics[0],
+        help=f"what trials are compared by, of {', '.join(adapter.metrics)}",
+    )
     add_work_options(parser, adapter, "search")
     options = parse_twice(parser, adapter, argv)
     from rich.console import Console
@@ -74,6 +79,7 @@ def tune(argv: Sequence[str]) -> None:
             values=to_dict(config),
             search=search,
             metric=options.metric,
+            preset=options.preset,
             seed=config.seed,
             data=adapter.check({name: config}),
             command=write_command("tune", argv),

@@ -54,8 +54,14 @@ class Metric:
         """A difference's size, without a sign, with its unit."""
         return self.difference(abs(x)).lstrip("+")
 
+    def value_ends(self, low: float, high: float) -> str:
+        """An interval of values; a dash where there is none."""
+        return NONE if math.isnan(low) else f"{self.value(low)} to {self.value(high)}"
+
     def ends(self, low: float, high: float) -> str:
-        """An interval of differences; its unit is written once, at the end."""
+        """An interval of differences; its unit is written once, at the end. A dash where there is none."""
+        if math.isnan(low):
+            return NONE
         return f"{self.difference(low).removesuffix(' pp')} to {self.difference(high)}"
 
 

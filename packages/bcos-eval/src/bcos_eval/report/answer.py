@@ -1,30 +1,38 @@
 """The answer in sentences: what was found, what was not shown, and what could have been seen."""
 
+import math
 from collections.abc import Sequence
 
 from ..figures.differences import title_of
 from ..figures.unit import Metric, state_p, write_number
 from ..stats.number import write_percent
 from ..stats.result import Comparison, Contrast
-from ..stats.text import write_sizes
+from ..stats.text import write_detectable
+
+_STILL = "since the differences do not vary"
 
 
 def answer(comparison: Comparison) -> list[str]:
     """Sentences on a comparison's contrasts: one for each that shows a difference, one for all others together.
 
-    A single contrast gets a second sentence on what its interval says of the ROPE.
+    Contrasts that cannot be tested are no others, they get a sentence of their own. A single contrast gets a second
+    sentence on what its interval says of the ROPE.
 
     Args:
         comparison: Of the metric that answers the study's question.
     """
     shown = [c for c in comparison.contrasts if c.p_holm < comparison.alpha]
-    rest = [c for c in comparison.contrasts if not c.p_holm < comparison.alpha]
+    rest = [c for c in comparison.contrasts if c.p_holm >= comparison.alpha]
+    untested = [c for c in comparison.contrasts if math.isnan(c.p)]
     if len(comparison.contrasts) == 1:
         (contrast,) = comparison.contrasts
         return [_state(contrast, comparison) + ".", *_weigh(contrast, comparison)]
-    head = f"{len(shown) or 'None'} of the {len(comparison.contrasts)} contrasts in {Metric(comparison.metric).label} "
-    head += "show" if len(shown) > 1 else "shows"
-    lines = [f"{head} a difference (p adjusted by Holm over all of them)."]
+    of = f"of the {len(comparison.contrasts)} contrasts in {Metric(comparison.metric).label}"
+    if not shown and not rest:
+        return [f"None {of} could be tested.", _not_tested(untested, comparison)]
+    head = f"{len(shown) or 'None'} {of} {'show' if len(shown) > 1 else 'shows'} a difference"
+    head += f", {len(untested)} could not be tested" * bool(untested)
+    lines = [f"{head} (p adjusted by Holm over all of them)."]
     lines += [
         f"{_state(c, comparison)}." for c in sorted(shown, key=lambda c: c.mean * _sign(comparison), reverse=True)
     ]
@@ -32,6 +40,8 @@ def answer(comparison: Comparison) -> list[str]:
         lines.append(
             _not_shown(rest, comparison, f"For the other{f' {len(rest)}' * (len(rest) > 1)} no" if shown else "No")
         )
+    if untested:
+        lines.append(_not_tested(untested, comparison))
     return lines
 
 
@@ -51,6 +61,11 @@ def _state(c: Contrast, comparison: Comparison) -> str:
         return (
             f"“{c.arm}” is {'better' if better else 'worse'} than “{c.control}” in {unit.label}: "
             f"{unit.difference(c.mean)} ({level}; {adjusted}, {c.default})"
+        )
+    if math.isnan(c.p):
+        return (
+            f"Whether “{c.arm}” and “{c.control}” differ in {unit.label} could not be tested, {_STILL}: the difference "
+            f"is {unit.difference(c.mean)} throughout (no interval, {adjusted}, {c.default})"
         )
     return (
         f"No difference in {unit.label} between “{c.arm}” and “{c.control}” was shown{_seen([c], c.metric)}. Found: "
@@ -84,11 +99,17 @@ def _not_shown(rest: Sequence[Contrast], comparison: Comparison, no: str) -> str
     return f"{line}."
 
 
+def _not_tested(untested: Sequence[Contrast], comparison: Comparison) -> str:
+    unit = Metric(comparison.metric)
+    names = ", ".join(f"{title_of(c)} {unit.difference(c.mean)} throughout" for c in untested)
+    return f"Not tested, {_STILL}: {names}."
+
+
 def _seen(contrasts: Sequence[Contrast], metric: str) -> str:
     """What the study could have seen, and at which level; empty if unknown."""
     if not (powers := [c.power for c in contrasts if c.power]):
         return ""
-    sizes = write_sizes(metric, [power.detectable for power in powers])
+    sizes = write_detectable(metric, powers)
     return f"; the study could have seen {sizes} (power {write_percent(powers[0].power)}, level {powers[0].alpha:.3g})"
 
 

@@ -96,7 +96,7 @@ def _contents(study: StudyReport) -> dict[str, Any]:
         "answers": [answer(comparison) for comparison in study.comparisons],
         "warnings": _warnings(study),
         "missing": missing_table(study),
-        "metrics": [_metric(comparison) for comparison in study.comparisons],
+        "metrics": [_metric(comparison, study.says.get(comparison.metric, "")) for comparison in study.comparisons],
         "estimands": estimand_sentences(study.comparisons),
         "says": dict.fromkeys(
             f"{test.name}: {test.says}" for comparison in study.comparisons for test in _tests(comparison)
@@ -109,8 +109,9 @@ def _contents(study: StudyReport) -> dict[str, Any]:
     }
 
 
-def _metric(comparison: Comparison) -> dict[str, Any]:
+def _metric(comparison: Comparison, says: str) -> dict[str, Any]:
     return {
+        "what": f"{Metric(comparison.metric).label}: {says}." if says else "",
         "comparison": comparison,
         "label": Metric(comparison.metric).label,
         "arms": arms_table(comparison),

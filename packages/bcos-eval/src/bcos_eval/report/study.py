@@ -73,6 +73,8 @@ class StudyReport:
     """What was scored; its design says what was planned."""
     comparisons: Sequence[Comparison]
     """One for each metric, the one that answers first; none if there is nothing to compare yet."""
+    says: Mapping[str, str] = field(default_factory=dict)
+    """What a metric is, where its name leaves that open."""
     pictures: Sequence[Picture] = ()
     """Of the scores; :func:`~bcos_eval.report.pictures.draw_pictures` makes them."""
     galleries: Sequence[Picture] = ()

@@ -34,7 +34,7 @@ def arms_table(comparison: Comparison) -> Table:
             (
                 a.arm,
                 unit.value(a.mean),
-                f"{unit.value(a.low)} to {unit.value(a.high)}",
+                unit.value_ends(a.low, a.high),
                 unit.size(a.sd),
                 str(len(a.values)),
             )

@@ -1,5 +1,6 @@
 """A study's planned contrasts, for one metric."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from ..scores import ScoreTable
 from .contrast import contrast_of
 from .interval import interval_method, mean_interval
-from .metric import higher_is_better
+from .metric import higher_is_better, value_range, write_value
 from .predictions import mcnemar
 from .ranks import rank_arms
 from .result import ArmSummary, Comparison, Contrast
@@ -83,14 +84,15 @@ def compare_arms(
     values = {arm: table.values(metric, arm).to_numpy() for arm in table.arms}
     paired = all(contrast.differences for contrast in found)
     better = higher_is_better(metric)
+    arms = tuple(_summary(metric, arm, values[arm], ratio[arm], 1 - alpha) for arm in table.arms)
     return Comparison(
         metric=metric,
         higher_is_better=better,
         design=table.design.name,
         rope=rope,
         alpha=alpha,
-        arms=tuple(_summary(arm, values[arm], ratio[arm], 1 - alpha) for arm in table.arms),
-        interval=interval_method(ratio[table.arms[0]]),
+        arms=arms,
+        interval=interval_method(ratio[table.arms[0]]) + _exceptions(metric, arms),
         contrasts=_adjust(found, alpha),
         omnibus=rank_arms(np.stack(list(values.values()), 1), table.arms, higher_is_better=better, alpha=alpha)
         if paired and len(values) > 2
@@ -128,9 +130,17 @@ def _test_predictions(predictions: Mapping[str, np.ndarray] | None, *pair: str, 
     return (mcnemar(*(predictions[arm] for arm in pair), folds=folds),)
 
 
-def _summary(arm: str, values: np.ndarray, ratio: float | None, confidence: float) -> ArmSummary:
-    ends = mean_interval(values, ratio=ratio, confidence=confidence)
+def _summary(metric: str, arm: str, values: np.ndarray, ratio: float | None, confidence: float) -> ArmSummary:
+    ends = mean_interval(values, ratio=ratio, confidence=confidence, within=value_range(metric))
     return ArmSummary(arm, tuple(values.tolist()), float(values.mean()), float(values.std(ddof=1)), *ends)
+
+
+def _exceptions(metric: str, arms: Sequence[ArmSummary]) -> str:
+    """Which of the arms' intervals are not as the method makes them."""
+    ends = {end for arm in arms for end in (arm.low, arm.high)}
+    beyond = " and ".join(write_value(metric, bound) for bound in value_range(metric) if bound in ends)
+    text = f", cut at {beyond}, beyond which no mean lies" if beyond else ""
+    return text + "; none of scores that do not vary" * any(math.isnan(arm.low) for arm in arms)
 
 
 def _adjust(contrasts: Sequence[Contrast], alpha: float) -> tuple[Contrast, ...]:

@@ -11,7 +11,8 @@ from ..scores import ScoreTable
 from .assumption import assumption_notes
 from .effect import hedges_g, paired_d
 from .five_by_two import five_by_two_f, five_by_two_t
-from .metric import higher_is_better, write_difference
+from .interval import cut
+from .metric import difference_range, higher_is_better, write_difference
 from .permutation import sign_flip
 from .posterior import posterior_shares
 from .power import runs_needed, smallest_detectable
@@ -107,7 +108,8 @@ def contrast_of(
     x, y = values.to_numpy(), others.to_numpy()
     ratio = table.test_train_ratio(arm, control) if table.design.is_crossval else None
     estimate = estimate_difference(x, y, paired=paired, ratio=ratio)
-    low, high = estimate.interval(1 - alpha)
+    ends = estimate.interval(1 - alpha)
+    low, high = cut(ends, difference_range(metric))
     varies = estimate.se > 0
     sd = float(np.std(x - y, ddof=1)) if paired else math.sqrt((np.var(x, ddof=1) + np.var(y, ddof=1)) / 2)
     power = None
@@ -116,6 +118,9 @@ def contrast_of(
         needed = runs_needed(rope, sd, ratio=ratio or 0.0, arms=1 if paired else 2, alpha=level) if rope else None
         power = Power(smallest_detectable(estimate.se, estimate.df, alpha=level), needed, level)
     notes = _notes_on_variance(metric, estimate)
+    if varies and (low, high) != ends:
+        most = write_difference(metric, difference_range(metric)[1]).lstrip("+")
+        notes.append(f"the interval by t reaches beyond {most}, the largest difference that there can be: cut there")
     for sample, what in [(x - y, "differences")] if paired else [(x, f"scores of {arm}"), (y, f"scores of {control}")]:
         notes += assumption_notes(sample, what) if varies else []
     if power and rope and ratio and power.needed is None:
@@ -152,7 +157,7 @@ def _notes_on_variance(metric: str, estimate: Estimate) -> list[str]:
     if estimate.mean == 0:
         return ["all scores of both arms agree: p = 1, and an interval without width says only that nothing varied"]
     size = write_difference(metric, estimate.mean)
-    return [f"every difference is {size}: without variance no t test applies, and p is NaN"]
+    return [f"every difference is {size}: without variance no t test applies, and there is no p and no interval"]
 
 
 def _estimand(table: ScoreTable, metric: str, arm: str, control: str, *, paired: bool) -> str:

@@ -13,7 +13,7 @@ class ArmSummary:
     mean: float
     sd: float
     low: float
-    """Lower end of the interval of the mean, by the method that the design calls for."""
+    """Lower end of the interval of the mean, by the method that the design calls for; NaN where scores do not vary."""
     high: float
 
 
@@ -71,6 +71,7 @@ class Contrast:
     mean: float
     """Mean difference, arm minus control."""
     low: float
+    """Lower end of its interval; NaN where every difference is the same, and not 0."""
     high: float
     confidence: float
     estimand: str
@@ -79,7 +80,7 @@ class Contrast:
     """Name of the test that answers; the others are beside it."""
     tests: tuple[TestResult, ...]
     p: float
-    """Of the default test."""
+    """Of the default test; NaN as the interval is."""
     p_holm: float
     """The same, adjusted over the planned contrasts (Holm)."""
     hedges_g: float
@@ -113,7 +114,7 @@ class Comparison:
     alpha: float
     arms: tuple[ArmSummary, ...]
     interval: str
-    """How the arms' intervals are made."""
+    """How the arms' intervals are made, and what there is to know of them."""
     contrasts: tuple[Contrast, ...]
     omnibus: Omnibus | None
     """None for two arms, or runs that are not paired."""

@@ -42,7 +42,9 @@ class Estimate:
         return float(2 * stats.t.sf(abs(self.statistic), self.df))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Ends of the confidence interval of the mean."""
+        """Ends of the confidence interval of the mean; NaN of a mean without variance that is not 0."""
+        if self.se == 0 and self.mean != 0:
+            return math.nan, math.nan
         half = float(stats.t.isf((1 - confidence) / 2, self.df)) * self.se
         return self.mean - half, self.mean + half
 

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 
-from .metric import write_difference, write_value
+from .metric import difference_range, write_difference, write_value
 from .number import NONE, write_p, write_percent
-from .result import Comparison, Contrast
+from .result import Comparison, Contrast, Power
 
 
-def to_lines(comparison: Comparison) -> str:
+def to_lines(comparison: Comparison, *, says: str = "") -> str:
     """A comparison as two short tables and the sentences that say what they mean.
 
     Differences come first, with their interval; then p of the default test, p adjusted over the contrasts, Hedges g,
@@ -16,13 +16,14 @@ def to_lines(comparison: Comparison) -> str:
 
     Args:
         comparison: What :func:`~bcos_eval.stats.comparison.compare_arms` found.
+        says: What the metric is, where its name leaves that open.
     """
     metric, level = comparison.metric, f"{write_percent(1 - comparison.alpha)} interval"
     way = "higher" if comparison.higher_is_better else "lower"
     rope = write_sizes(metric, [comparison.rope])
     arms = [("arm", "mean", level, "sd", "n")]
     for arm in comparison.arms:
-        ends = f"[{write_value(metric, arm.low)}, {write_value(metric, arm.high)}]"
+        ends = _write_ends([write_value(metric, x) for x in (arm.low, arm.high)])
         sd = write_sizes(metric, [arm.sd])
         arms.append((arm.arm, write_value(metric, arm.mean), ends, sd, str(len(arm.values))))
     rows = [("contrast", "difference", level, "p", "p Holm", "g", f"worse / within {rope} / better")]
@@ -30,6 +31,7 @@ def to_lines(comparison: Comparison) -> str:
     lines = [
         f"{metric} ({way} is better), {comparison.design}; intervals of arms: {comparison.interval}; p: "
         + ", ".join(dict.fromkeys(contrast.default for contrast in comparison.contrasts)),
+        *([f"{metric}: {says}"] if says else []),
         *align(arms),
         "",
         *align(rows),
@@ -46,11 +48,15 @@ def to_lines(comparison: Comparison) -> str:
 
 
 def _row(c: Contrast) -> tuple[str, ...]:
-    interval = f"[{', '.join(write_difference(c.metric, x).removesuffix(' pp') for x in (c.low, c.high))}]"
+    interval = _write_ends([write_difference(c.metric, x).removesuffix(" pp") for x in (c.low, c.high)])
     shares = " / ".join(f"{x:.2f}" for x in (c.bayes.worse, c.bayes.equivalent, c.bayes.better)) if c.bayes else NONE
     difference = write_difference(c.metric, c.mean)
     g = f"{c.hedges_g:+.2f}" if math.isfinite(c.hedges_g) else NONE
     return f"{c.arm} - {c.control}", difference, interval, write_p(c.p), write_p(c.p_holm), g, shares
+
+
+def _write_ends(ends: Sequence[str]) -> str:
+    return NONE if NONE in ends else f"[{', '.join(ends)}]"
 
 
 def power_sentence(comparison: Comparison) -> str:
@@ -67,7 +73,7 @@ def power_sentence(comparison: Comparison) -> str:
         level += f": {comparison.alpha:g} over {planned} contrasts, Holm's first step"
     line = (
         f"{write_percent(first.power)} of such studies find a true difference of "
-        f"{write_sizes(comparison.metric, [p.detectable for p in powers])} ({level})"
+        f"{write_detectable(comparison.metric, powers)} ({level})"
     )
     if not comparison.rope:
         return f"{line}."
@@ -84,6 +90,20 @@ def write_sizes(metric: str, sizes: Sequence[float]) -> str:
         ('0.70 to 0.91 pp', '0.70 pp')
     """
     return _span(sizes, lambda size: write_difference(metric, size).lstrip("+"))
+
+
+def write_detectable(metric: str, powers: Sequence[Power]) -> str:
+    """Sizes of differences that are found; none is larger than the metric's differences can be.
+
+    Example:
+        >>> write_detectable("accuracy", [Power(1.605, None)]), write_detectable("accuracy", [Power(0.007, 40)])
+        ('more than the possible 100.00 pp', '0.70 pp')
+    """
+    most = difference_range(metric)[1]
+    return _span(
+        [p.detectable for p in powers],
+        lambda x: write_sizes(metric, [x]) if x <= most else f"more than the possible {write_sizes(metric, [most])}",
+    )
 
 
 def _span(values: Sequence[float], write: Callable[[float], str]) -> str:

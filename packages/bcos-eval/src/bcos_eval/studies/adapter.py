@@ -70,6 +70,11 @@ class Adapter(Protocol):
         """Metrics that are tested beside that one."""
         ...
 
+    @property
+    def says(self) -> Mapping[str, str]:
+        """What metrics are whose names mean one thing here and another elsewhere."""
+        ...
+
     def recipe(self, name: str | None, data: str | None) -> Any:
         """The configuration of a preset, or of the one that suits the data."""
         ...

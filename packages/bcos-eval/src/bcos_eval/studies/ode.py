@@ -30,6 +30,17 @@ _DATA = ("data", "split", "num_trajectories", "span", "noise", "data_seed", "hor
 """Options that decide what is scored, where a configuration has them."""
 
 
+_DYNAMICS_SAYS = {
+    "nrmse": "RMSE of trajectories to the horizon over each variable's standard deviation in the true ones (of a "
+    "forecast: in the training data), mean over variables",
+    "nrmse_within": "RMSE of trajectories within the span of training over each variable's standard deviation in the "
+    "true ones there, mean over variables",
+    "nrmse_outside": "RMSE of trajectories that start outside the training box over each variable's standard deviation "
+    "in the true ones, mean over variables",
+}
+_REGRESSION_SAYS = {"nrmse": "RMSE over the standard deviation of the training targets, mean over targets"}
+
+
 @dataclass(frozen=True)
 class OdeAdapter:
     """One of the three ``fit`` of bcos-ode as studies see it."""
@@ -42,6 +53,7 @@ class OdeAdapter:
     metrics: tuple[str, ...]
     secondary: tuple[str, ...]
     shorthands: Mapping[str, Mapping[str, Any]]
+    says: Mapping[str, str]
     describe: Callable[[Any], dict[str, Any]]
     """Look at a configuration's data, and refuse what could not be trained."""
 
@@ -185,6 +197,7 @@ def make_adapter(name: str) -> OdeAdapter:
             metrics,
             ("field_error", "valid_time", "ledger_error", "completeness_error"),
             _NETWORKS,
+            _DYNAMICS_SAYS,
             _describe_dynamics,
         )
     if name == "ode-regression":
@@ -196,6 +209,7 @@ def make_adapter(name: str) -> OdeAdapter:
             ("rmse", "nrmse", "r2", "completeness_error", "seconds"),
             ("r2", "completeness_error"),
             _NETWORKS,
+            _REGRESSION_SAYS,
             _describe_regression,
         )
     return OdeAdapter(
@@ -206,6 +220,7 @@ def make_adapter(name: str) -> OdeAdapter:
         ("accuracy", "loss", "completeness_error", "seconds"),
         ("completeness_error",),
         {"bcos": {"variant": "bcos"}, "vanilla": {"variant": "vanilla"}},
+        {},
         _describe_classification,
     )
 

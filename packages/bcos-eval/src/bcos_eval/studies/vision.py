@@ -50,6 +50,7 @@ class VisionAdapter:
 
     metrics = ("accuracy", "top5_accuracy", "precision", "recall", "loss", "completeness_error", "seconds")
     secondary = ("completeness_error",)
+    says: Mapping[str, str] = {}
 
     def recipe(self, name: str | None, data: str | None) -> TrainConfig:
         return RECIPES[name or recipe_for(data or "digits")]()
