@@ -94,6 +94,9 @@ def test_a_checkpoint_of_others_needs_the_name_of_its_network(project, image_fol
     config = fine_tuning(source, None, f"folder:{image_folder}")
     model, _ = starting_model(config, load_data(config.data, SplitConfig()))
     assert "conversion" in model.description
+    other = dataclasses.replace(config, model="resnet32")
+    with pytest.raises(InputError, match=r"taken for a resnet32 \(standard\): --model says what it is"):
+        starting_model(other, load_data(config.data, SplitConfig()))
 
 
 def _weights(model):

@@ -177,7 +177,10 @@ def _load(source: Source, config: TrainConfig, data: ImageData) -> tuple[ImageCl
         return trained.model, trained.classes
     variant = "bcos" if is_public_bcos(source.file) else "standard"
     options = {"num_classes": count_classes(source.file), "in_channels": data.channels, "variant": variant}
-    return create_model(config.model, weights=source.file, **options), None
+    try:
+        return create_model(config.model, weights=source.file, **options), None
+    except InputError as error:
+        raise InputError(f"{error}; it was taken for a {config.model} ({variant}): --model says what it is") from None
 
 
 def _list(classes: tuple[str, ...]) -> str:
