@@ -200,15 +200,16 @@ RESPOND = (
     Tiles(64, 128, 64),
     Tiles(64, 64, 32, 4, 4),
 )
-PULL_X = (Tiles(128, 64, 128, 8), Tiles(128, 32, 256, 8), Tiles(128, 64, 64), Tiles(64, 64, 128), Tiles(64, 32, 64))
+PULL_X = (Tiles(128, 64, 128, 8), Tiles(128, 32, 256, 8), Tiles(128, 32, 64), Tiles(64, 64, 128), Tiles(64, 32, 64))
 PULL_FILTERS = (
     Tiles(64, 128, 128, 8),
     Tiles(64, 64, 128),
-    Tiles(64, 128, 64),
+    Tiles(32, 128, 64),
     Tiles(32, 64, 64),
     Tiles(64, 64, 256, 8),
 )
-"""What is tried of each kernel."""
+"""What is tried of each kernel: sizes at which no register spills for sm 9.0; all but the largest find room in the 99 KB
+of shared memory that a block has on smaller GPUs."""
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: object, **options: object) -> None:
