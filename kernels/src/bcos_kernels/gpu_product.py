@@ -208,8 +208,8 @@ PULL_FILTERS = (
     Tiles(32, 64, 64),
     Tiles(64, 64, 256, 8),
 )
-"""What is tried of each kernel: sizes at which no register spills for sm 9.0; all but the largest find room in the 99 KB
-of shared memory that a block has on smaller GPUs."""
+"""What is tried of each kernel: sizes at which no register spills for sm 9.0. All but the largest find room in the
+99 KB of shared memory that a block has on smaller GPUs."""
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: object, **options: object) -> None:
