@@ -228,6 +228,8 @@ def test_data_scales():
         ({"constant": 0.0}, "--network.constant: expected a positive number"),
         ({"model": "mlp", "encoding": "inverse"}, "--network.encoding"),
         ({"model": "tree"}, '--network.model: expected one of bcos, degree, mlp, mlp_nobias, got "tree"'),
+        ({"depth": 0, "width": 8}, "--network.width: belongs to hidden layers, and --network.depth is 0"),
+        ({"depth": 0, "b": 1.5}, "--network.b: belongs to hidden layers, and --network.depth is 0"),
         ({"encoding": "log"}, '--network.encoding: expected one of constant, inverse, scaled, got "log"'),
     ],
 )
@@ -244,6 +246,8 @@ def test_networks_that_cannot_be(options, message):
         ({"lr": 0.0}, "--fit.lr: expected a positive number"),
         ({"lr": float("nan")}, "--fit.lr"),
         ({"adam_steps": 0, "lbfgs_steps": 0}, "nothing would be fitted"),
+        ({"adam_steps": 0, "lr": 0.1}, "--fit.lr: belongs to Adam, and --fit.adam_steps is 0; expected 0.01, got 0.1"),
+        ({"adam_steps": 0, "weight_decay": 2.0}, "--fit.weight_decay: belongs to Adam, .* expected 0, got 2"),
     ],
 )
 def test_fits_that_cannot_be(options, message):

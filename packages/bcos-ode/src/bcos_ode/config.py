@@ -82,6 +82,10 @@ class NetworkConfig:
                 raise ValueError(f"--network.{name}: expected at least {least}, got {value}")
         if self.constant is not None and not 0 < self.constant < math.inf:
             raise ValueError(f"--network.constant: expected a positive number, got {self.constant}")
+        if not self.depth and self.depth is not None:  # the linear read-out alone
+            for name in ("b", "width"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"--network.{name}: belongs to hidden layers, and --network.depth is 0")
         if self.model == "mlp" and self.encoding != "constant":
             raise ValueError('--network.encoding: a plain "mlp" standardises its input; it has no other encoding')
 
@@ -112,6 +116,13 @@ class FitConfig:
             raise ValueError(f"--fit.lr: expected a positive number, got {self.lr}")
         if not self.adam_steps + self.lbfgs_steps:
             raise ValueError("--fit.adam_steps and --fit.lbfgs_steps are both 0: nothing would be fitted")
+        for name in ("lr", "weight_decay"):
+            usual = getattr(type(self), name)
+            if not self.adam_steps and getattr(self, name) != usual:
+                raise ValueError(
+                    f"--fit.{name}: belongs to Adam, and --fit.adam_steps is 0; expected {usual:g}, got "
+                    f"{getattr(self, name):g}"
+                )
 
 
 def absolute(data: str) -> str:

@@ -56,7 +56,11 @@ def test_parts_of_a_folder(tmp_path, parts, sizes):
         write(tmp_path / part, 8 if part == "train" else 2, seed=seed)
     if not parts:
         write(tmp_path, 8)
-    data = load_images(f"folder:{tmp_path}", SPLIT)
+    # shares of what the folder does not have itself; others are refused
+    split = SplitConfig(
+        test=SplitConfig.test if parts else SPLIT.test, val=SplitConfig.val if len(parts) == 3 else SPLIT.val
+    )
+    data = load_images(f"folder:{tmp_path}", split)
     assert (len(data.train), len(data.val), len(data.test)) == sizes
     assert (data.classes, data.shape) == (("ant", "bee"), (3, 8, 8))
     if parts:

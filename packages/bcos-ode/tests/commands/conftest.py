@@ -4,6 +4,7 @@ import contextlib
 import io
 import shutil
 
+import numpy as np
 import pytest
 from bcos_core.run.tracking import RunPlace, TrackedRun, project_root
 from bcos_ode import cli
@@ -23,12 +24,23 @@ TRAININGS = {
         *("train", "robertson", "--num_trajectories=2", "--span=0.01", "--network.width=4"),
         *("--fit.adam_steps=5", "--fit.lbfgs_steps=5"),
     ),
+    "own": ("train", "--data=csv:own.csv", *SMALL, "--windows.lengths=[]"),
+    "many": (
+        *("train", "--data=csv:many.csv", "--fit.adam_steps=5", "--fit.lbfgs_steps=0", "--windows.lengths=[]"),
+        *("--smoothing=interpolate", "--split.test=0.05", "--solver.rtol=1e-3", "--solver.atol=1e-3"),
+    ),
     "table": ("train", "--data=table:table.csv", "--targets=y", "--fit.adam_steps=20", "--network.width=8"),
     "digits": (
         *("train", "digits", "--channels=8", "--steps=1", "--epochs=1", "--batch_size=256", "--num_explained=20"),
         "--device=cpu",
     ),
 }
+
+
+def write_trajectory(path, times, columns):
+    rows = zip(times, *columns.values(), strict=True)
+    lines = [",".join(["t", *columns]), *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +51,11 @@ def trained(tmp_path_factory, empty_store):
     shutil.copy(empty_store, folder / "mlflow.db")
     rows = "".join(f"{k % 7},{k % 5},{(k % 7) - 2 * (k % 5) + 0.1 * (k % 3)}\n" for k in range(40))
     (folder / "table.csv").write_text(f"a,b,y\n{rows}")
+    t = np.arange(40) * 0.1
+    write_trajectory(folder / "own.csv", t, {"x": 2 + np.exp(-0.3 * t) * np.cos(2 * t)})
+    t = np.arange(200) * 0.1  # more observations than monomials of 14 variables
+    waves = {f"concentration {k}": np.sin((1 + 0.1 * k) * t + k) for k in range(14)}
+    write_trajectory(folder / "many.csv", t, waves)
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -42,7 +42,8 @@ def test_training_prints_scores_beside_references(trained):
     folder, found = trained
     run_id, out = found["dynamics"]
     head, *_ = out.splitlines()
-    assert head.split() == ["field", "error", "NRMSE", "to", "horizon", "outside", "ledger"]
+    titles = re.split(r"\s{2,}", head.strip())
+    assert titles == ["field error", "RMSE / test std", "to horizon", "outside", "ledger"]
     table = rows_of(out)
     assert list(table) == ["bcos", "sparse regression", "true equations"]
     assert table["true equations"][0] == "0"
@@ -64,11 +65,35 @@ def test_other_tasks_print_theirs(trained):
     assert "accounts add up" not in found["plain"][1]
     table = rows_of(found["table"][1])
     assert list(table) == ["bcos", "linear", "mean"]
-    assert "RMSE" in found["table"][1]
+    assert re.split(r"\s{2,}", found["table"][1].splitlines()[0].strip()) == ["RMSE", "RMSE / training std", "R²"]
+    assert found["own"][1].splitlines()[0].strip() == "RMSE / training std"  # one trajectory: a forecast
     assert re.search(r"test accuracy \d+\.\d\d%", found["digits"][1])
     for name, picture in (("table", "contributions.png"), ("digits", "explanations.png")):
         assert "contributions add up to the " in found[name][1]
         assert (folder / "runs" / found[name][0] / picture).exists()
+
+
+def test_many_variables_are_printed_in_part_and_kept_whole(capsys, trained, runs):
+    folder, found = trained
+    run_id, out = found["many"]
+    lines = out[out.index("the sparse regression reads:") :].splitlines()
+    assert [line.strip().partition("'")[0] for line in lines[1:13]] == [f"concentration {k}" for k in range(12)]
+    assert lines[13:15] == ["    and 2 more equations", f"    all of it: runs/{run_id}/equations.txt"]
+    assert all(len(re.findall(r" [+-]\d", line)) <= 8 for line in lines[1:13])
+    whole = (folder / "runs" / run_id / "equations.txt").read_text()
+    assert len(whole.splitlines()) == 14
+    assert len(out) < min(6000, len(whole))
+    assert "all of it" not in found["dynamics"][1]
+
+    said = run(capsys, "explain", "--run", runs["many"], "--out", "many")
+    assert "the largest 6 of 15:\n  dconcentration 0/dt: " in said
+    assert said.count("9 others together") == 2 * 12
+    assert "  and 2 other variables\n" in said
+    (line,) = re.findall(r"^  concentration 3 (\S+): (.*)$", said, re.MULTILINE)
+    terms = [float(term.split()[-1]) for term in line[1].split(", ")]
+    assert sum(terms) == pytest.approx(float(line[0]), abs=2e-3 * sum(map(abs, terms)))
+    with np.load("many/account.npz") as account:
+        assert account["contributions"].shape[1:] == (14, 15)
 
 
 def printed(capsys, *arguments):
@@ -191,6 +216,27 @@ def test_explain_of_a_stiff_field_has_no_account_unless_a_short_one(capsys, runs
     out = run(capsys, "explain", "--run", runs["stiff"], "--out", "stiff", "--time", "1e-6")
     assert "from t = 0 to 1e-06, contributions to how far each variable went (view J):" in out
     assert pathlib.Path("stiff/account.npz").exists()
+
+
+def test_explain_says_where_contributions_cancel_and_what_to_try(capsys, runs):
+    out = run(capsys, "explain", "--run", runs["own"], "--out", "own")
+    (before, after) = re.findall(
+        r"contributions to dx/dt are (\S+) times the derivative in sum, most of them cancel; where equations have "
+        r"products of 2 variables, --order 2 divides each among its factors \((\S+) times\)",
+        out,
+    )[0]
+    with open("own/ledger.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["view"] == "J"]
+    # the header has x twice, as a state and as a channel: a dictionary keeps the channel
+    x, one, derivative = (np.array([float(row[name]) for row in rows]) for name in ("x", "1", "derivative"))
+    assert float(before) == pytest.approx((abs(x) + abs(one)).sum() / abs(derivative).sum(), rel=0.02)
+    assert float(before) > 4
+    half = abs(x / 2) + abs(derivative - x / 2)
+    assert float(after) == pytest.approx(half.sum() / abs(derivative).sum(), rel=0.02)
+    assert "cancel" not in run(capsys, "explain", "--run", runs["own"], "--out", "own", "--order", "2")
+    assert "cancel" not in run(
+        capsys, "explain", "--run", runs["dynamics"], "--out", "known"
+    )  # equations say the order
 
 
 def test_explain_of_the_other_view(capsys, runs):

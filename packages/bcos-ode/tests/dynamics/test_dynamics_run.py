@@ -31,7 +31,7 @@ DERIVATIVES = dataclasses.replace(SMALL, windows=WindowsConfig(lengths=[]))
 def test_a_run_keeps_what_it_found(project):
     result = fit(SMALL)
     pictures = {"solutions.png", "ledger.png", "account.png", "horizon.png", "phase.png"}
-    kept = {"model.safetensors", "predictions.npz", "config.json", *pictures}
+    kept = {"model.safetensors", "predictions.npz", "config.json", "equations.txt", *pictures}
     assert {p.name for p in result.folder.iterdir()} >= kept
 
     data = load_dynamics(SMALL)
@@ -62,7 +62,14 @@ def test_a_run_keeps_what_it_found(project):
         assert name in record.metrics
     for name in ("true_equations/nrmse", "sparse_regression/field_error", "sparse_regression/term_f1"):
         assert f"reference/{name}" in record.metrics
-    for name in ("predictions.npz", "config.json", "model/model.safetensors", *(f"pictures/{p}" for p in pictures)):
+    assert (result.folder / "equations.txt").read_text() == f"{result.evaluation.sparse.equations()}\n"
+    for name in (
+        "predictions.npz",
+        "equations.txt",
+        "config.json",
+        "model/model.safetensors",
+        *(f"pictures/{p}" for p in pictures),
+    ):
         assert pathlib.Path(fetch_artifact(result.run_id, name)).stat().st_size
     assert json.loads((result.folder / "config.json").read_text())["windows"]["lengths"] == [3, 6]
 
@@ -126,7 +133,10 @@ def test_nothing_is_begun_that_cannot_end(project):
     for changes, message in (
         ({"data": "hare-lynx", "num_trajectories": 25, "span": None, "horizon": None}, "17 observations"),
         ({"windows": WindowsConfig(lengths=[80])}, r"--windows.lengths: 80 steps do not fit into 41 observations"),
-        ({"data": "robertson", "span": None, "horizon": None}, r"windows need observations at equal steps"),
+        (
+            {"data": "robertson", "num_trajectories": 2, "span": 1.0, "horizon": 1.0},
+            r"equal steps, but those of robertson are 5\.8\S*e-06 to 0\.369\S*; interpolate .* --windows.lengths \[\]",
+        ),
         ({"span": 0.4, "windows": WindowsConfig(lengths=[])}, "5 observations are too few for derivatives"),
     ):
         config = dataclasses.replace(SMALL, **changes)

@@ -37,9 +37,14 @@ def lotka_volterra():
     return prepare(SMALL)
 
 
-def test_the_true_field_is_scored_as_its_solver_is(lotka_volterra):
+@pytest.fixture(scope="module")
+def of_the_true_field(lotka_volterra):
     data, samples = lotka_volterra
-    found = evaluate(exact(data), data, samples, SolverConfig())
+    return evaluate(exact(data), data, samples, SolverConfig())
+
+
+def test_the_true_field_is_scored_as_its_solver_is(lotka_volterra, of_the_true_field):
+    (data, samples), found = lotka_volterra, of_the_true_field
     assert found.metrics == found.references["true equations"]
     assert found.metrics["field_error"] == 0
     for name in ("nrmse", "nrmse_within", "nrmse_outside", "period_error", "invariant_drift_error"):
@@ -60,9 +65,8 @@ def test_the_error_of_a_field_is_what_was_added_to_it(lotka_volterra):
     assert found["nrmse_within"] < found["nrmse"]
 
 
-def test_the_sparse_reference_finds_all_terms(lotka_volterra):
-    data, samples = lotka_volterra
-    found = evaluate(exact(data), data, samples, SolverConfig())
+def test_the_sparse_reference_finds_all_terms(of_the_true_field):
+    found = of_the_true_field
     assert found.references["sparse regression"]["term_f1"] == 1
     assert set(found.sparse.coefficients["x"]) == {"x", "x y"}
     assert found.sparse.coefficients["y"]["x y"] == pytest.approx(0.8, rel=1e-3)

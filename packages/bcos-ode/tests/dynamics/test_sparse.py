@@ -105,3 +105,22 @@ def test_what_is_refused():
         fit_sparse(np.where(z > 1, np.nan, z), z, 2, 0.1, names)
     with pytest.raises(ValueError, match="system: expected the variables"):
         fit_sparse(z, z, 1, 0.1, ("a", "b")).term_f1(SYSTEMS["brusselator"])
+
+
+def test_the_largest_terms_are_written_out():
+    """Largest by what they contribute, not by their coefficients, whose units differ."""
+    random = np.random.default_rng(0)
+    z = random.uniform(1, 2, (200, 3)) * [1, 1e-6, 1e3]
+    found = fit_sparse(z, (z @ [[1.0], [3e5], [1e-5]]) + 0 * z, 1, 0.0, ["a", "b 1", "c"])
+    x = found.equations().splitlines()[0]
+    assert x.endswith("+1 a +3e+05 b 1 +1e-05 c")  # and not "+3e+05 b"
+    shares = np.sqrt(np.square(z * [1, 3e5, 1e-5]).mean(0)) / np.sqrt(np.square(z @ [1, 3e5, 1e-5]).mean())
+    np.testing.assert_allclose(found.shares[0, 1:], shares, rtol=1e-6)
+    assert found.equations(2).splitlines()[0] == "a' = +1 a +3e+05 b 1 and 2 smaller ones"
+
+
+def test_too_many_monomials_are_not_listed_first():
+    """Of 3000 variables the powers alone would be a hundred gigabytes."""
+    z = np.ones((9, 3000))
+    with pytest.raises(ValueError, match="9 are too few for 4504501 monomials"):
+        fit_sparse(z, z, 2, 0.1, [f"x{k}" for k in range(3000)])

@@ -125,3 +125,18 @@ def test_an_order_needs_a_constant_and_a_view_that_has_one():
         ledger(usual, z, order=-1)
     with pytest.raises(InputError, match="order: the view W has none"):
         ledger(usual, z, "W", order=2)
+
+
+def test_cancellation_is_what_is_given_and_taken_back(exact_field, states):
+    """Of α x - β x y at order 1: x is given all of it, y the product, and the constant takes the product back."""
+    system = SYSTEMS["lotka-volterra"]
+    x, y = states.unbind(1)
+    gain, loss = 1.3 * x, 0.9 * x * y
+    derivative = (gain - loss).abs().sum()
+    torch.testing.assert_close(system(states)[:, 0], gain - loss)
+    first = ledger(exact_field, states, order=1).cancellation[0]
+    torch.testing.assert_close(first, ((gain - loss).abs() + 2 * loss).sum() / derivative)
+    second = ledger(exact_field, states, order=2).cancellation[0]
+    torch.testing.assert_close(second, ((gain - loss).abs() + loss + gain).sum() / 2 / derivative)
+    alone = Ledger(("x",), ("x",), states[:, :1], states[:, :1, None], states[:, :1])
+    assert alone.cancellation.tolist() == [1]

@@ -106,3 +106,12 @@ def test_too_few_points(smoothing):
     logarithmic = Trajectories("l", ("x",), np.array([0, 1, 1e2, 1e4, 1e6, 1e8]), np.ones((1, 6, 1)))
     with pytest.raises(InputError, match="l: 5 observations are too few"):
         estimate_derivatives(logarithmic, smoothing)
+
+
+def test_what_stays_as_it_is_has_no_derivative():
+    """A parameter of each trajectory: a smoothing spline through it has a slope of rounding."""
+    times = np.linspace(0, 1, 20)
+    states = np.stack([np.stack([np.sin(9 * times), np.full(20, value)], 1) for value in (0.1, 2.3)])
+    found = estimate_derivatives(Trajectories("p", ("x", "k"), times, states), "smooth").derivatives
+    assert (found[:, 1] == 0).all()
+    assert (found[:, 0] != 0).all()

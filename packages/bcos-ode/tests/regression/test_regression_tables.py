@@ -57,6 +57,7 @@ def test_a_table_is_read_as_numpy_reads_it(tmp_path):
         (["a,y", "1,2"], "y,y", 'column "y" stands twice in the targets'),
         (["x,y", "1,2", "2,1"], "x,y", "all columns are targets"),
         (["a,y"], "y", "found no rows"),
+        (("1,b,y", "1,2,3", "2,3,5"), "y", 'column "1": that is what the constant channel is called; rename it'),
     ],
 )
 def test_a_table_that_cannot_be_used_says_why(tmp_path, lines, targets, message):
@@ -91,7 +92,7 @@ def test_lags_are_what_their_names_say(lags, horizon):
 def test_series_that_have_no_lags_are_refused():
     with pytest.raises(InputError, match="one trajectory, but there are 2"):
         lag_series(make_series(count=2), 1, 1)
-    with pytest.raises(InputError, match=r"steps are 0.1 to 0.4"):
+    with pytest.raises(InputError, match=r"steps are 0.1 to 0.4; interpolate the series at even times"):
         lag_series(make_series(6, times=np.array([0, 0.1, 0.2, 0.3, 0.4, 0.8])), 1, 1)
     with pytest.raises(InputError, match="6 observations are too few for 2 lags and horizon 2; expected at least 7"):
         lag_series(make_series(6), 2, 2)

@@ -9,6 +9,7 @@ from bcos_ode.systems import (
     SYSTEMS,
     check_times,
     draw_starts,
+    even_step,
     make_system,
     make_trajectories,
     read_trajectories,
@@ -150,6 +151,26 @@ def test_reading(tmp_path, text):
     np.testing.assert_array_equal(data.states, [[[1, 2], [3, 4]], [[5, 6], [7, 8]]])
 
 
+def test_times_may_be_rounded(tmp_path):
+    """Those of one trajectory as floats, those of another as a spreadsheet shows them."""
+    (tmp_path / "a.csv").write_text("t,x,trajectory\n0,1,a\n0.30000000000000004,2,a\n0,1,b\n0.3,4,b\n")
+    data = read_trajectories(tmp_path / "a.csv")
+    np.testing.assert_array_equal(data.times, [0, 0.1 + 0.2])
+    np.testing.assert_array_equal(data.states[..., 0], [[1, 2], [1, 4]])
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
+@pytest.mark.parametrize("start", [0.0, 1900.0, -7.0])
+def test_even_times(unit, start):
+    times = (start + np.arange(30) / 3) * unit
+    assert even_step(times) == pytest.approx(unit / 3)
+    assert even_step(np.round(times / unit, 3) * unit) == pytest.approx(unit / 3, rel=1e-3)
+    late = times.copy()
+    late[9] += 0.05 * unit / 3
+    assert even_step(late) is None
+    assert even_step(np.geomspace(1, 2, 30) * unit) is None
+
+
 def test_reading_one_trajectory(tmp_path):
     (tmp_path / "a.csv").write_text("x ,t\n1,0\n2,1\n")
     assert read_trajectories(tmp_path / "a.csv").variables == ("x",)
@@ -173,8 +194,15 @@ def test_reading_one_trajectory(tmp_path):
         ("t,x\n0,1\n1,nan\n", 'line 3, column "x": expected finite numbers'),
         ("t,x\n0,1\n", "at least two times"),
         ("t,x\n0,1\n0,2\n", r"times have to increase, but 0 follows 0 \(at 1\)"),
-        ("t,x,trajectory\n0,1,a\n1,1,a\n0,1,b\n2,1,b\n", 'trajectory "b" has other times than "a"'),
-        ("t,x,trajectory\n0,1,a\n1,1,a\n0,1,b\n", 'trajectory "b" has other times'),
+        (
+            "t,x,trajectory\n0,1,a\n1,1,a\n0,1,b\n2,1,b\n",
+            r'trajectory "b" has other times than "a", 2 and not 1; expected .* interpolate .* \(numpy.interp\)',
+        ),
+        ("t,x,trajectory\n0,1,a\n1,1,a\n0,1,b\n", 'trajectory "b" has other times than "a", 1 and not 2; expected'),
+        ("t,x,trajectory\n0,1,a\n1,1,a\n0.02,1,b\n1.02,1,b\n", 'other times than "a", 0.02 and not 0;'),
+        ("t,x\n0,1\n1,2\n0,1\n", r'0 follows 1 \(at 2\); of several trajectories a column "trajectory" says which'),
+        ("t,x,trajectory\n0,1,a\n0,2,a\n", r"0 follows 0 \(at 1\)$"),
+        ("t,x,1\n0,1,2\n1,2,3\n", 'column "1": that is what the constant channel is called; rename it'),
         ("t,x,x\n0,1,2\n1,2,3\n", "every column needs a name of its own, got 't', 'x', 'x'"),
         (",t,x\n0,0,1\n1,1,2\n", "every column needs a name of its own, got '', 't', 'x'"),
     ],

@@ -12,7 +12,7 @@ from bcos_core.run.result_folder import short, writable_folder
 from bcos_ode.dynamics.config import SolverConfig
 
 from .run_option import ChosenRun, choose_run
-from .train import DYNAMICS_COLUMNS, print_table
+from .train import REGRESSION_COLUMNS, dynamics_columns, print_table
 
 _OF_DYNAMICS = ("horizon", "starts", "start_seed", "method", "rtol", "atol")
 
@@ -38,14 +38,14 @@ def evaluate(argv: Sequence[str]) -> None:
     out = writable_folder(pathlib.Path(options.out) if options.out else run.folder / "evaluation")
     if run.task == "dynamics":
         rows = _evaluate_dynamics(run, options, out)
-        print_table(rows, DYNAMICS_COLUMNS)
+        print_table(rows, dynamics_columns(rows))
     elif run.task == "regression":
         from bcos_ode.regression import check
         from bcos_ode.regression import evaluate as evaluate_regression
 
         run.check_data(check(run.config)[0].fingerprint)
         rows = evaluate_regression(run.config, run.model_file)
-        print_table(rows, {"rmse": "RMSE", "nrmse": "NRMSE", "r2": "R²"})
+        print_table(rows, REGRESSION_COLUMNS)
     else:
         from bcos_ode.classification import evaluate as evaluate_classifier
         from bcos_ode.classification import load_images

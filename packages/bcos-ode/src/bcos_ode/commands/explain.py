@@ -1,7 +1,7 @@
 """``bcos-ode explain``: what drives each output of a run's model, and how exactly that is known."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bcos_core.run.command import CommandParser
@@ -12,12 +12,15 @@ from .run_option import ChosenRun, choose_run
 from .train import say_how_exact
 
 _OF_DYNAMICS = ("start", "time", "view", "order", "method")
+_WIDEST, _LONGEST = 8, 11  # channels of a printed table, and characters of a name in it
+_MOST_TERMS, _MOST_EQUATIONS = 6, 12  # printed where no table is
+_CANCELS = 4.0  # sum of |contributions| over sum of |derivatives|: 2 to 3 is usual where a loss balances a gain
 
 DESCRIPTION = """Account for a run's model.
 Of a field: the ledger (what each variable contributes to each derivative, in views J and W, beside the equations where
 they are known), and an account along one trajectory, from a start of the test or from --start, up to --time:
-ledger.csv, account.npz and pictures. Of a regression: contributions to every prediction of the test. Of a classifier:
-pixels, and evidence over depth time."""
+ledger.csv, account.npz and pictures, which show the largest of many variables. Of a regression: contributions to every
+prediction of the test. Of a classifier: pixels, and evidence over depth time."""
 
 
 def explain(argv: Sequence[str]) -> None:
@@ -32,7 +35,8 @@ def explain(argv: Sequence[str]) -> None:
         "--order",
         type=float,
         default=None,
-        help="of a field: order of the products that view J divides among their factors; by default the equations'",
+        help="of a field: order of the products that view J divides among their factors; by default the equations', "
+        "and where they are not known the network's degree (1 of bcos): a line says where contributions then cancel",
     )
     parser.add_argument(
         "--method", type=str, default="dopri5", help="of a field: torchdiffeq's solver, or rk4 and alike"
@@ -95,6 +99,8 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
     if data.system is not None and run.config.network.encoding == "constant":
         truth = true_ledger(data.system, states, model, order=order)
     _print_ledger(ledgers["J"], truth, order)
+    if options.order is None and data.system is None:
+        _print_hint(ledgers["J"], ledger(model, states, "J", order=order + 1), order)
     error = max(float(found.completeness_error.max()) for found in ledgers.values())
     print(f"contributions add up to the derivatives: largest error {error:.1e} over {len(states)} states, both views")
     worst = max(difference, key=lambda name: difference[name])
@@ -126,8 +132,15 @@ def _explain_dynamics(run: ChosenRun, options: Any, out: pathlib.Path) -> None:
 
 def _print_account(account: Any, view: str) -> None:
     total = account.contributions[-1, 0]
-    print(f"\nfrom t = 0 to {float(account.times[-1]):g}, contributions to how far each variable went (view {view}):")
+    said = f"\nfrom t = 0 to {float(account.times[-1]):g}, contributions to how far each variable went (view {view})"
     width = max(map(len, account.variables)) + 2
+    if not _fits(account.variables, account.channels):
+        went = (account.states[-1, 0] - account.states[0, 0]).tolist()
+        rows = [(f"{v} {w:+.4g}", parts) for v, w, parts in zip(account.variables, went, total, strict=True)]
+        _print_largest(said, rows, account.channels, float, "+.4g")
+        print(f"they add up: largest error {float(account.completeness_error.max()):.1e}")
+        return
+    print(f"{said}:")
     print(" " * (width + 12) + "".join(f"{channel:>12}" for channel in account.channels) + "         sum")
     for i, variable in enumerate(account.variables):
         cells = "".join(f"{value:>+12.4g}" for value in total[i].tolist())
@@ -149,12 +162,55 @@ def _state(text: str, variables: tuple[str, ...]) -> Any:
     return state
 
 
+def _print_hint(found: Any, higher: Any, order: float) -> None:
+    """Say where most of the contributions is what others take back, and which option may divide them otherwise."""
+    worst = int(found.cancellation.argmax())
+    before, after = float(found.cancellation[worst]), float(higher.cancellation[worst])
+    if before > _CANCELS:
+        print(
+            f"contributions to d{found.equations[worst]}/dt are {before:.1f} times the derivative in sum, most of them "
+            f"cancel; where equations have products of {order + 1:g} variables, --order {order + 1:g} divides each "
+            f"among its factors ({after:.1f} times)"
+        )
+
+
+def _fits(equations: Sequence[str], channels: Sequence[str]) -> bool:
+    return len(channels) <= _WIDEST and max(map(len, (*equations, *channels))) <= _LONGEST
+
+
+def _print_largest(
+    title: str, rows: Sequence[tuple[str, Any]], channels: Sequence[str], combine: Callable[[Any], float], form: str
+) -> None:
+    """Print the largest terms of each row and the others together; of very many rows the first.
+
+    Args:
+        title: First line.
+        rows: What each is called, and its terms (..., m).
+        channels: Names of the m terms.
+        combine: What is printed of a term, or a sum of them, (...).
+        form: How.
+    """
+    print(f"{title}, the largest {min(_MOST_TERMS, len(channels))} of {len(channels)}:")
+    for name, terms in rows[:_MOST_EQUATIONS]:
+        values = [combine(terms[..., k]) for k in range(len(channels))]
+        order = sorted(range(len(channels)), key=lambda k: -abs(values[k]))
+        shown, others = order[:_MOST_TERMS], order[_MOST_TERMS:]
+        texts = [f"{channels[k]} {values[k]:{form}}" for k in shown]
+        if others:
+            texts.append(f"{len(others)} others together {combine(terms[..., others].sum(-1)):{form}}")
+        print(f"  {name}: {', '.join(texts)}")
+    if len(rows) > _MOST_EQUATIONS:
+        print(f"  and {len(rows) - _MOST_EQUATIONS} other variables")
+
+
 def _print_ledger(found: Any, truth: Any, order: float) -> None:
     size = found.derivatives.square().mean(0).sqrt()
-    print(
-        f"contributions to each derivative, root mean square in units of its own (view J of order {order:g}"
-        + ("; in brackets the equations' own):" if truth is not None else "):")
-    )
+    said = f"contributions to each derivative, root mean square in units of its own (view J of order {order:g}"
+    if truth is None and not _fits(found.equations, found.channels):
+        rows = [(f"d{name}/dt", found.contributions[:, i] / size[i]) for i, name in enumerate(found.equations)]
+        _print_largest(f"{said})", rows, found.channels, lambda part: float(part.square().mean().sqrt()), ".3f")
+        return
+    print(said + ("; in brackets the equations' own):" if truth is not None else "):"))
     width = max(map(len, found.equations)) + 4
     print(" " * (width + 2) + "".join(f"{channel:>18}" for channel in found.channels))
     for i, variable in enumerate(found.equations):

@@ -16,11 +16,13 @@ from bcos_ode.regression.config import RegressionConfig
 if TYPE_CHECKING:
     from bcos_ode.classification import ClassificationResult
     from bcos_ode.dynamics import FitResult
+    from bcos_ode.dynamics.sparse import SparseModel
     from bcos_ode.regression import RegressionResult
 
 DESCRIPTION = """Fit dynamics, a regression or an image classifier; score it, account for it, keep the run.
 The preset, or else --data, says which of the three, and so which options there are: `bcos-ode train digits --help`."""
 _FLAGS = ("--help", "--print_config")
+_MOST_EQUATIONS, _MOST_TERMS = 12, 8  # that are printed
 
 
 def train(argv: Sequence[str]) -> None:
@@ -97,11 +99,10 @@ def _resume(run_id: str) -> None:
 
 
 def _print_dynamics(result: "FitResult") -> None:
-    print_table({result.model.config.model: result.metrics, **result.evaluation.references}, DYNAMICS_COLUMNS)
+    rows = {result.model.config.model: result.metrics, **result.evaluation.references}
+    print_table(rows, dynamics_columns(rows))
     if result.evaluation.sparse is not None:
-        print("the sparse regression reads:")
-        for line in result.evaluation.sparse.equations().splitlines():
-            print(f"    {line}")
+        _print_equations(result.evaluation.sparse, result.folder)
     for trajectory, reason in list(result.evaluation.solutions.failures.items())[:3]:
         print(f"test trajectory {trajectory}: {reason}")
     if "completeness_error" in result.metrics:
@@ -109,10 +110,21 @@ def _print_dynamics(result: "FitResult") -> None:
     _print_end(result.seconds, result.folder, result.run_id, "solutions.png", explains=result.model.explains)
 
 
+def _print_equations(sparse: "SparseModel", folder: pathlib.Path) -> None:
+    from bcos_ode.dynamics.run import EQUATIONS
+
+    print("the sparse regression reads:")
+    lines = sparse.equations(_MOST_TERMS).splitlines()
+    for line in lines[:_MOST_EQUATIONS]:
+        print(f"    {line}")
+    if len(lines) > _MOST_EQUATIONS:
+        print(f"    and {len(lines) - _MOST_EQUATIONS} more equations")
+    if lines[:_MOST_EQUATIONS] != sparse.equations().splitlines():
+        print(f"    all of it: {short(folder / EQUATIONS)}")
+
+
 def _print_regression(result: "RegressionResult") -> None:
-    shown = ("rmse", "nrmse", "r2")
-    rows = {result.model.config.model: result.metrics, **result.references}
-    print_table(rows, {name: name.upper() if name != "r2" else "R²" for name in shown})
+    print_table({result.model.config.model: result.metrics, **result.references}, REGRESSION_COLUMNS)
     print(say_how_exact(result.model.explains, "predictions", result.metrics["completeness_error"]))
     _print_end(result.seconds, result.folder, result.run_id, "contributions.png")
 
@@ -141,22 +153,29 @@ def _print_end(seconds: float, folder: pathlib.Path, run_id: str, picture: str, 
     print(f"next: uv run mlflow ui; uv run bcos-ode {'explain' if explains else 'evaluate'} --run {run_id[:8]}")
 
 
-DYNAMICS_COLUMNS = {
-    "field_error": "field error",
-    "nrmse_within": "NRMSE",
-    "nrmse": "to horizon",
-    "nrmse_outside": "outside",
-    "valid_time": "valid time",
-    "period_error": "period",
-    "ledger_error": "ledger",
-}
+REGRESSION_COLUMNS = {"rmse": "RMSE", "nrmse": "RMSE / training std", "r2": "R²"}
+
+
+def dynamics_columns(rows: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Metrics of fields and what they are called in a table: errors say whose standard deviation divides them."""
+    error = f"RMSE / {'training' if 'persistence' in rows else 'test'} std"  # persistence: of a forecast, see _nrmse
+    within = any("nrmse_within" in scores for scores in rows.values())
+    return {
+        "field_error": "field error",
+        "nrmse_within": error,
+        "nrmse": "to horizon" if within else error,
+        "nrmse_outside": "outside",
+        "valid_time": "valid time",
+        "period_error": "period",
+        "ledger_error": "ledger",
+    }
 
 
 def print_table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> None:
     """Print metrics, an arm a line; columns that no arm has are left out."""
     shown = {name: title for name, title in columns.items() if any(name in scores for scores in rows.values())}
-    width = max(map(len, rows))
-    print(" " * width + "".join(f"  {title:>11}" for title in shown.values()))
+    width, widths = max(map(len, rows)), [max(11, len(title)) for title in shown.values()]
+    print(" " * width + "".join(f"  {title:>{w}}" for title, w in zip(shown.values(), widths, strict=True)))
     for arm, scores in rows.items():
         cells: list[Any] = [f"{scores[name]:.3g}" if name in scores else "-" for name in shown]
-        print(f"{arm:<{width}}" + "".join(f"  {cell:>11}" for cell in cells))
+        print(f"{arm:<{width}}" + "".join(f"  {cell:>{w}}" for cell, w in zip(cells, widths, strict=True)))

@@ -20,7 +20,8 @@ class WindowsConfig:
     """
 
     lengths: list[int] = field(default_factory=lambda: [5, 20])
-    """Observations that each window reaches ahead, in the order in which they are trained; empty leaves this out."""
+    """Observations that each window reaches ahead, in the order in which they are trained; [] leaves this out, as
+    observations at uneven steps need."""
     max_windows: int = 256
     """Windows at a time, drawn from all."""
     steps: int = 100
@@ -49,6 +50,9 @@ class WindowsConfig:
         _check_choice("windows.method", self.method, (*get_args(FixedMethod), *get_args(AdaptiveMethod)))
         if fixed and self.adjoint:
             raise ValueError(f'--windows.adjoint: belongs to an adaptive method (dopri5), not to "{self.method}"')
+        for name in ("steps", "method", "substeps", "compile", "adjoint"):
+            if not self.lengths and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"--windows.{name}: belongs to windows, and --windows.lengths is []: there are none")
         for name in ("compile", "substeps"):
             if not fixed and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f'--windows.{name}: belongs to a fixed-step method, not to "{self.method}"')
@@ -81,7 +85,8 @@ class DynamicsConfig:
     """One vector field, fitted to trajectories."""
 
     data: str = "lotka-volterra"
-    """A name of `bcos-ode systems`, hare-lynx, or csv:PATH (columns t, the variables, and perhaps trajectory)."""
+    """A name of `bcos-ode systems`, hare-lynx, or csv:PATH (columns t, the variables, and perhaps trajectory, which
+    tells trajectories apart; all of them at the same times, and these at equal steps but for --windows.lengths [])."""
     num_trajectories: int = 25
     """Of a system."""
     span: float | None = None

@@ -46,7 +46,7 @@ def field_error_by_variable(predicted: np.ndarray, true: np.ndarray) -> np.ndarr
 
 
 def trajectory_nrmse(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Root mean square error of trajectories in units of each variable's own deviation.
+    """Root mean square error of trajectories over each variable's standard deviation in the true ones.
 
     The root mean square is over times and trajectories, the standard deviation over those of the true ones, and what
     results is averaged over variables: 1 is what predicting their means would give. One trajectory that blew up makes

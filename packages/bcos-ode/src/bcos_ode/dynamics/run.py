@@ -24,7 +24,7 @@ from .config import DynamicsConfig
 from .data import DynamicsData, load_dynamics
 from .evaluation import Evaluation, evaluate
 
-MODEL, PREDICTIONS = "model.safetensors", "predictions.npz"
+MODEL, PREDICTIONS, EQUATIONS = "model.safetensors", "predictions.npz", "equations.txt"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class FitResult:
     evaluation: Evaluation
     model: VariableModel
     folder: pathlib.Path
-    """Holds model.safetensors, predictions.npz, config.json, and the pictures, if drawn."""
+    """Holds model.safetensors, predictions.npz, config.json, equations.txt (of the sparse regression, where there is
+    one), and the pictures, if drawn."""
     seconds: float
     """Fitting itself, without data, evaluation and pictures."""
 
@@ -95,6 +96,9 @@ def fit(
             run.folder / PREDICTIONS, times=data.times, truth=data.truth, predictions=evaluation.solutions.states
         )
         run.log_artifact(run.folder / PREDICTIONS)
+        if evaluation.sparse is not None:
+            (run.folder / EQUATIONS).write_text(f"{evaluation.sparse.equations()}\n", encoding="utf-8")
+            run.log_artifact(run.folder / EQUATIONS)
         if pictures:
             from bcos_ode.figures.dynamics import draw_dynamics
 

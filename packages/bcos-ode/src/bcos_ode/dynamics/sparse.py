@@ -21,6 +21,8 @@ class SparseModel:
     """(m, d), of each variable in each monomial."""
     matrix: np.ndarray
     """(d, m), coefficient of each monomial in each variable's equation; zero where it was dropped."""
+    shares: np.ndarray
+    """(d, m), root mean square of each term over the samples, in units of the derivative's: which terms are large."""
 
     def __call__(self, states: np.ndarray) -> np.ndarray:
         """Derivatives at states; both of shape (..., d)."""
@@ -34,11 +36,19 @@ class SparseModel:
             for name, row in zip(self.names, self.matrix, strict=True)
         }
 
-    def equations(self) -> str:
-        """The equations as text, one a line."""
+    def equations(self, most: int | None = None) -> str:
+        """The equations as text, one a line.
+
+        Args:
+            most: Terms of each that are written out, the largest ones; by default all.
+        """
         lines = []
-        for name, terms in self.coefficients.items():
-            parts = [f"{value:+.4g} {text}".removesuffix(" 1") for text, value in terms.items()]
+        for name, row, shares in zip(self.names, self.matrix, self.shares, strict=True):
+            kept = np.flatnonzero(row)
+            shown = kept if most is None else np.sort(kept[np.argsort(-shares[kept], kind="stable")[:most]])
+            parts = [f"{row[j]:+.4g} {self.monomials[j]}" if self.powers[j].any() else f"{row[j]:+.4g}" for j in shown]
+            if len(shown) < len(kept):
+                parts.append(f"and {len(kept) - len(shown)} smaller ones")
             lines.append(f"{name}' = {' '.join(parts) or '0'}")
         return "\n".join(lines)
 
@@ -101,16 +111,18 @@ def fit_sparse(
             f"states, derivatives: expected shape (n, {len(names)}), got {states.shape} and {derivatives.shape}"
         )
     library = PolynomialFeatures(degree).fit(states)  # which refuses what is not finite
+    if len(states) < library.n_output_features_:  # before they are listed: of many variables they are very many
+        raise ValueError(
+            f"states: {len(states)} are too few for {library.n_output_features_} monomials of degree <= {degree}"
+        )
     powers = library.powers_
-    if len(states) < len(powers):
-        raise ValueError(f"states: {len(states)} are too few for {len(powers)} monomials of degree <= {degree}")
     row = 1.0 if weights is None else weights
     columns, targets = _evaluate(powers, states) * row, derivatives * row
     size, target_size = _root_mean_square(columns), _root_mean_square(targets)
     columns, targets = columns / size, targets / target_size
     matrix = np.stack([_thresholded(columns, target, threshold) for target in targets.T])
     texts = tuple(str(text) for text in library.get_feature_names_out(list(names)))
-    return SparseModel(tuple(names), texts, powers, matrix * target_size[:, None] / size)
+    return SparseModel(tuple(names), texts, powers, matrix * target_size[:, None] / size, np.abs(matrix))
 
 
 def _thresholded(columns: np.ndarray, target: np.ndarray, threshold: float) -> np.ndarray:

@@ -33,6 +33,12 @@ class Ledger:
     derivatives: Float[Tensor, "n d"]
 
     @property
+    def cancellation(self) -> Float[Tensor, "d"]:
+        """Sum of |contributions| / sum of |derivatives| of each equation, over the states: 1 where nothing cancels."""
+        size = self.derivatives.abs().sum(0).clamp(min=torch.finfo(self.derivatives.dtype).tiny)
+        return self.contributions.flatten(2).abs().sum((0, 2)) / size
+
+    @property
     def completeness_error(self) -> Float[Tensor, "n d"]:
         """|sum of contributions - derivative| / sum of |contributions|: where a derivative is zero, too, a number."""
         parts = self.contributions.flatten(2)

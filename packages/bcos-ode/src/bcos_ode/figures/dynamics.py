@@ -21,6 +21,7 @@ from bcos_ode.model import VariableModel
 from bcos_ode.threads import single_threaded
 
 from .accounts import draw_account, draw_cancellation
+from .fonts import fonts_for_names
 from .ledger import draw_ledger, draw_products
 from .phase import draw_phase
 from .trajectories import draw_solutions
@@ -31,6 +32,7 @@ _STEPS = 150  # of a propagator, at most: each asks for a Jacobian at four stage
 
 
 @single_threaded()
+@fonts_for_names()
 def draw_dynamics(
     model: VariableModel, data: DynamicsData, evaluation: Evaluation, folder: pathlib.Path, *, title: str
 ) -> list[pathlib.Path]:
@@ -54,7 +56,7 @@ def draw_dynamics(
         evaluation.solutions.states,
         train.variables,
         solutions,
-        title=f"{title}: NRMSE {evaluation.metrics['nrmse']:.2g}",
+        title=f"{title}: RMSE / {'training' if data.is_forecast else 'test'} std {evaluation.metrics['nrmse']:.2g}",
         within=data.num_within if not data.is_forecast else 0,
         logarithmic=system is not None and system.spacing == "logarithmic",
         before=(train.times - train.times[-1], train.states[0]) if data.is_forecast else None,
@@ -66,6 +68,7 @@ def draw_dynamics(
 
 
 @single_threaded()
+@fonts_for_names()
 def draw_accounts(
     model: VariableModel,
     data: DynamicsData,

@@ -12,11 +12,13 @@ from bcos_ode.explanation import ledger
 from bcos_ode.explanation.ledger import View
 from bcos_ode.model import VariableModel
 
-from .accounts import COLOURS
+from .accounts import COLOURS, OTHERS
+from .names import find_largest, find_moving, label_names
 
 _TIE = 0.05
 """Share of the largest |contribution| within which another one is as large."""
-_NEITHER = "#c3c9cf"
+_ANOTHER = "#1f2328"
+_MOST_PANELS, _COLUMNS = 12, 4
 
 
 def draw_phase(
@@ -31,7 +33,8 @@ def draw_phase(
     """Draw trajectories in a plane, a panel for each equation, each piece in the colour of the largest |contribution|.
 
     Grey where a second one is as large to 5 %: the constant often has exactly what a variable has, with the other sign,
-    where the equations are of a higher degree than the field.
+    where the equations are of a higher degree than the field. Of many equations those are drawn whose variables vary
+    most against their own size; of many channels those that are largest most often have a colour of their own.
 
     Args:
         field: Without biases (model "bcos" or "degree").
@@ -57,22 +60,41 @@ def draw_phase(
     largest = ranks[..., 0].masked_fill(tied, -1).unflatten(0, trajectories.shape[:2])  # (n, t, d)
     points = trajectories[..., [across, up]]
     pieces = torch.stack([points[:, :-1], points[:, 1:]], 2)
-    figure = Figure(figsize=(3.6 * len(names) + 0.3, 4.2), layout="constrained")
-    for i, axes in enumerate(figure.subplots(1, len(names), squeeze=False)[0]):
+    shown = find_moving(trajectories.numpy(), _MOST_PANELS)
+    pieces_won = torch.stack([(largest[..., shown] == k).sum() for k in range(len(field.channels))])
+    named, others = find_largest(pieces_won.numpy(), len(COLOURS) - 1)
+    colours = dict(zip(named.tolist(), COLOURS, strict=False)) | dict.fromkeys(others.tolist(), _ANOTHER)
+    colours[-1] = OTHERS
+    texts = label_names(names)
+    columns = min(len(shown), _COLUMNS)
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.6 * columns + 0.3, 3.2 * rows + 1.0), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    for n, (i, axes) in enumerate(zip(shown, grid.flat, strict=False)):
         for k in range(-1, len(field.channels)):
             chosen = pieces[largest[:, :-1, i] == k]
-            axes.add_collection(LineCollection(list(chosen.numpy()), colors=_colour(k), linewidths=1.5))
+            axes.add_collection(LineCollection(list(chosen.numpy()), colors=colours[k], linewidths=1.5))
         axes.autoscale_view()
-        axes.set_title(f"d{names[i]}/dt", fontsize=11)
-        axes.set_xlabel(plane[0])
-        axes.set_ylabel(plane[1] if i == 0 else "")
+        axes.set_title(f"d{texts[i]}/dt", fontsize=11)
+        axes.set_xlabel(texts[across])
+        axes.set_ylabel(texts[up] if n % columns == 0 else "")
         axes.spines[["top", "right"]].set_visible(False)
-    keys = [Line2D([], [], color=_colour(k), linewidth=3) for k in (*range(len(field.channels)), -1)]
-    labels = [*(f"{channel} contributes most" for channel in field.channels), "two alike"]
-    figure.legend(keys, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    won = pieces_won.tolist()
+    keys = {k: colours[k] for k in named.tolist() if won[k] or not len(others)}
+    num_others = sum(won[k] > 0 for k in others.tolist())
+    _draw_key(figure, keys, label_names(field.channels), num_others)
+    note = "" if len(shown) == len(names) else f"; {len(shown)} of {len(names)}, which vary most against their own size"
+    figure.suptitle(title.replace("$", r"\$") + note, fontsize=12, fontweight="bold")
     return figure
 
 
-def _colour(channel: int) -> str:
-    return COLOURS[channel % len(COLOURS)] if channel >= 0 else _NEITHER
+def _draw_key(figure: Figure, colours: dict[int, str], channels: list[str], num_others: int) -> None:
+    said = {f"{channels[k]} contributes most": colour for k, colour in colours.items()}
+    if num_others:
+        said[f"one of {num_others} others"] = _ANOTHER
+    said["two alike"] = OTHERS
+    keys = [Line2D([], [], color=colour, linewidth=3) for colour in said.values()]
+    fit = int(figure.get_figwidth() / (0.07 * max(map(len, said)) + 0.55))  # inches
+    figure.legend(keys, list(said), loc="outside lower center", ncols=min(fit, len(said)), frameon=False, fontsize=9)

@@ -13,11 +13,14 @@ from sklearn.metrics import r2_score, root_mean_squared_error
 
 from bcos_ode.encoding import CONSTANT
 
+from .names import label_names
+
 if TYPE_CHECKING:
     from bcos_ode.regression import Contributions
 
 _UP, _DOWN, _REST = "#d9481c", "#2f6db5", "#8c959f"
-_QUIET = "#57606a"
+_QUIET, _OTHERS = "#57606a", "#d8dee4"
+_GREYS = (14, 15)  # of tab20: what no variable is drawn in
 _SHOWN_OUTPUTS, _SHOWN_TERMS = 4, 12
 _ROUNDING = 1e-6  # relative: terms below it are none
 
@@ -39,7 +42,7 @@ def draw_predictions(
         path: PNG to write.
         title: First line of the picture.
     """
-    shown = outputs[:_SHOWN_OUTPUTS]
+    shown = label_names(outputs)[:_SHOWN_OUTPUTS]
     figure = Figure(figsize=(max(5.2, 3.4 * len(shown)), 4.2), layout="constrained")
     for j, (axes, name) in enumerate(zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True)):
         both = np.concatenate([observed[:, j], predictions[:, j]])
@@ -51,7 +54,7 @@ def draw_predictions(
         error = root_mean_squared_error(observed[:, j], predictions[:, j])
         axes.set_title(f"RMSE {error:.3g}, R² {r2_score(observed[:, j], predictions[:, j]):.2f}", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.suptitle(_first_line(title, outputs), fontsize=11, fontweight="bold")
     figure.supxlabel("Test samples. On the grey line a prediction is exact.", fontsize=8, color=_QUIET)
     figure.savefig(path, dpi=130)
 
@@ -77,18 +80,18 @@ def draw_contributions(
         path: PNG to write.
         title: First line of the picture.
     """
-    shown = outputs[:_SHOWN_OUTPUTS]
+    shown, texts = label_names(outputs)[:_SHOWN_OUTPUTS], _labels(found)
     num_terms = min(len(found.channels), _SHOWN_TERMS) + 1
-    figure = Figure(figsize=(14, len(shown) * (0.26 * num_terms + 1.2) + 0.8), layout="constrained")
+    figure = Figure(figsize=(14, len(shown) * (0.26 * num_terms + 1.35) + 0.8), layout="constrained")
     for j, (row, output) in enumerate(zip(figure.subplots(len(shown), 4, squeeze=False), shown, strict=True)):
         names, terms = _terms(found, j)
-        _draw_sizes(row[0], names, terms, output)
+        _draw_sizes(row[0], [texts.get(name, name) for name in names], terms, output)
         order = np.argsort(found.predictions[:, j])
         for axes, i in zip(row[1:], order[[0, len(order) // 2, -1]], strict=True):
             values = dict(zip(input_names, inputs[i], strict=True))
-            labels = [f"{name} = {values[name]:.4g}" if name in values else name for name in names]
+            labels = [f"{texts[name]} = {values[name]:.4g}" if name in values else name for name in names]
             _draw_waterfall(axes, labels, terms[i], float(found.predictions[i, j]), float(observed[i, j]), output)
-    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.suptitle(_first_line(title, outputs), fontsize=11, fontweight="bold")
     figure.supxlabel(
         "Terms are in the output's units and count from 0, not from a mean: a large one need not change much from "
         f'sample to sample (black: ± one standard deviation). "{CONSTANT}" is the constant channel.\n'
@@ -121,18 +124,24 @@ def draw_series(
         path: PNG to write.
         title: First line of the picture.
     """
-    shown = outputs[:_SHOWN_OUTPUTS]
+    shown, texts = label_names(outputs)[:_SHOWN_OUTPUTS], _labels(found)
     figure = Figure(figsize=(11, 2.8 * len(shown) + 1), layout="constrained")
     width = 0.7 * (times[1] - times[0])
-    colours = {name: colormaps["tab20"](k % 20) for k, name in enumerate(found.channels) if name != CONSTANT}
+    palette = [colormaps["tab20"](k) for k in range(20) if k not in _GREYS]
+    channels = [name for name in found.channels if name != CONSTANT]
     for j, (axes, output) in enumerate(zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True)):
         names, terms = _terms(found, j)
+        # by channel where there are colours for all, so that panels can be compared
+        coloured = channels if len(channels) <= len(palette) else [name for name in names if name in channels]
+        colours = {CONSTANT: _REST, **dict(zip(coloured, palette, strict=False))}
         for sign in (1, -1):
             base = np.zeros(len(rows))
             for name, term in zip(names, terms.T, strict=True):
                 part = np.where(sign * term > 0, term, 0)
-                colour = colours.get(name, _REST)
-                axes.bar(times[rows], part, width, base, color=colour, label=name if sign > 0 else None)
+                colour = colours.get(name, _OTHERS)
+                axes.bar(
+                    times[rows], part, width, base, color=colour, label=texts.get(name, name) if sign > 0 else None
+                )
                 base += part
         axes.axhline(0, color=_QUIET, linewidth=0.8)
         axes.plot(times, values[:, j], color="black", linewidth=1, marker=".", label="observed")
@@ -140,7 +149,7 @@ def draw_series(
         axes.set(xlabel="time", ylabel=output)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.suptitle(_first_line(title, outputs), fontsize=11, fontweight="bold")
     figure.supxlabel(
         "What each past observation contributed: bars above zero less bars below are the prediction. "
         f'"{CONSTANT}" is the constant channel.',
@@ -148,6 +157,17 @@ def draw_series(
         color=_QUIET,
     )
     figure.savefig(path, dpi=130)
+
+
+def _labels(found: "Contributions") -> dict[str, str]:
+    """What pictures call each channel."""
+    return dict(zip(found.channels, label_names(found.channels), strict=True))
+
+
+def _first_line(title: str, outputs: Sequence[str]) -> str:
+    count = len(outputs)
+    more = f"; the first {_SHOWN_OUTPUTS} of {count} outputs" if count > _SHOWN_OUTPUTS else ""
+    return title.replace("$", r"\$") + more
 
 
 def _terms(found: "Contributions", output: int) -> tuple[list[str], Float[np.ndarray, "n m"]]:
@@ -195,5 +215,5 @@ def _draw_waterfall(
     axes.set_yticks(places, [f"{label}:  {term:+.3g}" for label, term in zip(labels, terms, strict=True)])
     axes.invert_yaxis()
     axes.tick_params(labelsize=8)
-    axes.set_title(f"{output}: predicted {prediction:.4g} (line)\nobserved {observed:.4g} (dotted)", fontsize=9)
+    axes.set_title(f"{output}\npredicted {prediction:.4g} (line)\nobserved {observed:.4g} (dotted)", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)

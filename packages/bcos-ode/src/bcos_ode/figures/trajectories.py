@@ -6,8 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from .names import find_largest, label_names
+
 TRUE, FOUND = "#8a8f98", "#d9481c"
 _SHOWN = 3
+_MOST_VARIABLES = 30
 
 
 def draw_solutions(
@@ -23,7 +26,7 @@ def draw_solutions(
     before: tuple[np.ndarray, np.ndarray] | None = None,
     time_label: str = "time",
 ) -> None:
-    """Draw solutions from test starts over the true trajectories, a row for each variable.
+    """Draw solutions from test starts over the true trajectories, a row for each variable; of very many the worst ones.
 
     Args:
         times: Shape (T,).
@@ -38,13 +41,13 @@ def draw_solutions(
         time_label: Of the time axis.
     """
     shown = 1 if before is not None else min(_SHOWN, len(truth))
-    figure = Figure(
-        figsize=(4.2 * shown + (3 if before is not None else 0), 1.7 * len(variables) + 1), layout="constrained"
-    )
-    axes = figure.subplots(len(variables), shown, squeeze=False, sharex=True, sharey="row")
-    for k, variable in enumerate(variables):
+    rows, others = find_largest(_errors(predicted, truth), _MOST_VARIABLES)
+    names = label_names(variables)
+    figure = Figure(figsize=(4.2 * shown + (3 if before is not None else 0), 1.7 * len(rows) + 1), layout="constrained")
+    axes = figure.subplots(len(rows), shown, squeeze=False, sharex=True, sharey="row")
+    for row, k in enumerate(rows):
         for i in range(shown):
-            ax = axes[k, i]
+            ax = axes[row, i]
             if before is not None:
                 ax.plot(before[0], before[1][:, k], "o-", color=TRUE, lw=1, ms=3, label="trained on")
             style = "o-" if before is not None else "-"
@@ -57,15 +60,27 @@ def draw_solutions(
             low, high = _range(truth[:, :, k])
             ax.set_ylim(low, high)
             if i == 0:
-                ax.set_ylabel(variable)
-            if k == len(variables) - 1:
+                ax.set_ylabel(names[k])
+            if row == len(rows) - 1:
                 ax.set_xlabel(time_label)
-            if k == 0:
+            if row == 0:
                 ax.set_title("forecast" if before is not None else f"test start {i + 1}", fontsize=9)
     axes[0, 0].legend(fontsize=8, loc="upper right")
-    shaded = "; shaded: beyond the length of the training trajectories" if 0 < within < len(times) else ""
-    figure.suptitle(title + shaded, fontsize=10)
+    notes = [title.replace("$", r"\$")]
+    if 0 < within < len(times):
+        notes.append("shaded: beyond the length of the training trajectories")
+    if len(others):
+        notes.append(f"the {len(rows)} worst of {len(names)} variables")
+    figure.suptitle("; ".join(notes), fontsize=10)
     figure.savefig(path, dpi=130)
+
+
+def _errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of each variable (d,), RMSE over standard deviation; infinite where a solution ended."""
+    spread = truth.std((0, 1))
+    with np.errstate(over="ignore"):
+        error = np.sqrt(np.square(predicted - truth).mean((0, 1)))
+    return np.nan_to_num(error / np.where(spread > 0, spread, 1), nan=np.inf)
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

@@ -58,6 +58,7 @@ def estimate_derivatives(data: Trajectories, smoothing: Smoothing) -> MatchingSa
         for k in range(data.dim):
             spline = make_smoothing_spline(clock, states[i, :, k])
             values[i, :, k], slopes[i, :, k] = spline(clock), spline.derivative()(clock)
+    slopes[np.broadcast_to((states == states[:, :1]).all(1, keepdims=True), slopes.shape)] = 0  # and not its rounding
     pace = data.times[first:, None] if first else np.ones((len(clock), 1))  # dt / d log t = t
     inner = slice(2, -2) if smoothing == "smooth" and len(clock) >= _FEWEST + 4 else slice(None)
     kept = values[:, inner]

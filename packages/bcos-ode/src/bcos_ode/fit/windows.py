@@ -14,7 +14,7 @@ from bcos_ode.dynamics.config import WindowsConfig
 from bcos_ode.model import VariableModel
 from bcos_ode.runge_kutta import TABLEAUX, FixedStepIntegrator
 from bcos_ode.solve import SolveError, solve
-from bcos_ode.systems import Trajectories
+from bcos_ode.systems import Trajectories, even_step
 
 from .network import Diverged, Report, minimise
 
@@ -47,7 +47,8 @@ def fit_windows(
         InputError: If the steps are not equal, a window is longer than the data, or solutions run away.
     """
     check_windows(data, config)
-    step = float(data.times[1] - data.times[0])
+    step = even_step(data.times)
+    assert step is not None
     size = torch.from_numpy(data.states.std((0, 1)))
     value = float("nan")
     for length in config.lengths:
@@ -75,9 +76,13 @@ def check_windows(data: Trajectories, config: WindowsConfig) -> None:
     Raises:
         InputError: If the steps are not equal, or a window is longer than the data.
     """
-    steps = np.diff(data.times)
-    if not np.allclose(steps, steps[0], rtol=1e-6, atol=0):
-        raise InputError("--windows.lengths: windows need observations at equal steps; give [] to fit derivatives only")
+    if even_step(data.times) is None:
+        steps = np.diff(data.times)
+        raise InputError(
+            f"--windows.lengths: windows need observations at equal steps, but those of {data.name} are "
+            f"{steps.min():.6g} to {steps.max():.6g}; interpolate them at even times, or give --windows.lengths [] to "
+            "fit derivatives only"
+        )
     if max(config.lengths) >= len(data.times):
         raise InputError(
             f"--windows.lengths: {max(config.lengths)} steps do not fit into {len(data.times)} observations"

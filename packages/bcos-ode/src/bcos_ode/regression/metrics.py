@@ -26,7 +26,8 @@ def score(
         names: Of the outputs; where there are several, their own scores come too, as "rmse NAME".
 
     Returns:
-        "rmse", in the outputs' units (of use as a mean where they share one), "nrmse" and "r2".
+        "rmse", in the outputs' units (of use as a mean where they share one), "nrmse", over the spread (where that of
+        :func:`bcos_ode.dynamics.metrics.trajectory_nrmse` is over the scored ones'), and "r2".
 
     Example:
         >>> score(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]]), spread=np.array([2.0]))["r2"]

@@ -211,20 +211,22 @@ def _draw(
     found: Contributions,
     metrics: Mapping[str, float],
 ) -> list[pathlib.Path]:
+    from bcos_ode.figures.fonts import fonts_for_names
     from bcos_ode.figures.regression import draw_contributions, draw_predictions, draw_series
 
-    title = f"{config.arm}: test RMSE / std {metrics['nrmse']:.2f}, R² {metrics['r2']:.2f}"
+    title = f"{config.arm}: test RMSE / training std {metrics['nrmse']:.2f}, R² {metrics['r2']:.2f}"
     test, names = split.test, table.output_names
-    draw_predictions(table.outputs[test], found.predictions, names, folder / "predictions.png", title=title)
-    draw_contributions(
-        found,
-        table.inputs[test],
-        table.outputs[test],
-        table.input_names,
-        names,
-        folder / "contributions.png",
-        title=title,
-    )
-    if table.times is not None:
-        draw_series(found, table.times, table.outputs, test, names, folder / "series.png", title=title)
+    with fonts_for_names():
+        draw_predictions(table.outputs[test], found.predictions, names, folder / "predictions.png", title=title)
+        draw_contributions(
+            found,
+            table.inputs[test],
+            table.outputs[test],
+            table.input_names,
+            names,
+            folder / "contributions.png",
+            title=title,
+        )
+        if table.times is not None:
+            draw_series(found, table.times, table.outputs, test, names, folder / "series.png", title=title)
     return sorted(folder.glob("*.png"))

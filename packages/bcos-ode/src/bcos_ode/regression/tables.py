@@ -12,11 +12,10 @@ from bcos_core.run.error import InputError, unknown_name
 from bcos_core.run.split import Split, SplitConfig, divide
 
 from bcos_ode.config import HARE_LYNX
-from bcos_ode.systems import Trajectories, hare_lynx, read_trajectories
+from bcos_ode.encoding import CONSTANT
+from bcos_ode.systems import Trajectories, even_step, hare_lynx, read_trajectories
 
 from .config import RegressionConfig
-
-_SPACING = 1e-6  # relative: times written with few digits are even, too
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,8 @@ def read_table(path: pathlib.Path, targets: list[str]) -> Table:
         if name not in names:
             raise unknown_name(f"target in {path}", name, names)
     inputs = [name for name in names if name not in targets]
+    if CONSTANT in inputs:
+        raise InputError(f'{path}: column "{CONSTANT}": that is what the constant channel is called; rename it')
     if not inputs:
         raise InputError(f"{path}: all columns are targets; nothing is left to predict them from")
     column = dict(zip(names, np.array(rows).T, strict=True))
@@ -173,9 +174,12 @@ def lag_series(series: Trajectories, lags: int, horizon: int) -> Table:
     """
     if len(series) != 1:
         raise InputError(f"{series.name}: a series is one trajectory, but there are {len(series)}")
-    steps = np.diff(series.times)
-    if not np.allclose(steps, steps[0], rtol=_SPACING, atol=0):
-        raise InputError(f"{series.name}: lags need even times, but steps are {steps.min():g} to {steps.max():g}")
+    if even_step(series.times) is None:
+        steps = np.diff(series.times)
+        raise InputError(
+            f"{series.name}: lags need even times, but steps are {steps.min():.6g} to {steps.max():.6g}; interpolate "
+            "the series at even times"
+        )
     states = series.states[0]
     first = lags + horizon - 1
     if len(states) < first + 4:  # two samples to train on, two to test on

@@ -3,7 +3,15 @@
 from .catalogue import SYSTEMS
 from .hare_lynx import hare_lynx
 from .system import System, Term, make_system
-from .trajectories import Trajectories, check_times, draw_starts, make_trajectories, read_trajectories, simulate
+from .trajectories import (
+    Trajectories,
+    check_times,
+    draw_starts,
+    even_step,
+    make_trajectories,
+    read_trajectories,
+    simulate,
+)
 
 __all__ = [
     "SYSTEMS",
@@ -12,6 +20,7 @@ __all__ = [
     "Trajectories",
     "check_times",
     "draw_starts",
+    "even_step",
     "hare_lynx",
     "make_system",
     "make_trajectories",

@@ -13,9 +13,12 @@ import numpy as np
 from bcos_core.run.error import InputError
 from bcos_core.run.seed import derive_seed
 
+from bcos_ode.encoding import CONSTANT
+
 from .system import System
 
 _RTOL, _ATOL = 1e-10, 1e-12
+_ROUNDED = 1e-2  # of a step: what times are off that were written with few digits
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def read_trajectories(path: pathlib.Path) -> Trajectories:
     """Read trajectories from a table with a header.
 
     A column ``t`` has the times; a column ``trajectory``, if there is one, tells trajectories apart; the others are the
-    variables. All trajectories are observed at the same times.
+    variables. All trajectories are observed at the same times, to a thousandth of a step; those of the first are
+    taken. Those that are not have to be interpolated at common times first.
 
     Raises:
         InputError: If the table is missing, has gaps, its times are not finite, increasing, and the same for all, or a
@@ -162,6 +166,8 @@ def read_trajectories(path: pathlib.Path) -> Trajectories:
             f'{path}: expected a header with "t", the variables and perhaps "trajectory", separated by commas, and '
             f"rows; got {found} and {len(rows)} rows"
         )
+    if CONSTANT in names:
+        raise InputError(f'{path}: column "{CONSTANT}": that is what the constant channel is called; rename it')
     if not all(header) or len(set(header)) < len(header):
         raise InputError(f"{path}: every column needs a name of its own, got {', '.join(map(repr, header))}")
     series: dict[str, list[list[float]]] = {}
@@ -172,10 +178,20 @@ def read_trajectories(path: pathlib.Path) -> Trajectories:
         series.setdefault(row.get("trajectory") or "", []).append(values)
     first_name, first = next(iter(series.items()))
     times = np.array(first)[:, 0]
-    check_times(times, str(path))
+    try:
+        check_times(times, str(path))
+    except InputError as error:
+        hint = "" if "trajectory" in header else '; of several trajectories a column "trajectory" says which is which'
+        raise InputError(f"{error}{hint}") from None
     for name, values in series.items():
-        if len(values) != len(first) or not np.array_equal(np.array(values)[:, 0], times):
-            raise InputError(f'{path}: trajectory "{name}" has other times than "{first_name}"; resample them')
+        other = f'{path}: trajectory "{name}" has other times than "{first_name}"'
+        advice = "expected the same times for all: interpolate the trajectories at common ones (numpy.interp)"
+        if len(values) != len(first):
+            raise InputError(f"{other}, {len(values)} and not {len(first)}; {advice}")
+        off = np.abs(np.array(values)[:, 0] - times) > _ROUNDED * np.diff(times).min()
+        if off.any():
+            i = int(off.argmax())
+            raise InputError(f"{other}, {values[i][0]:g} and not {times[i]:g}; {advice}")
     states = np.array(list(series.values()))[:, :, 1:]
     for name, column in zip(names, states.T, strict=True):
         if (column == column.flat[0]).all():
@@ -196,6 +212,21 @@ def _number(cell: str, where: str) -> float:
 def _cells(row: dict[Any, Any]) -> list[str]:
     """What a line has, beyond the header's columns too."""
     return [cell for cell in (*row.values(), *row.get(None, ())) if isinstance(cell, str)]
+
+
+def even_step(times: np.ndarray) -> float | None:
+    """The step of times that are even, to a thousandth of it, for they may be written with few digits; else None.
+
+    Args:
+        times: Shape (T,), increasing, at least two.
+
+    Example:
+        >>> even_step(np.array([0, 0.333, 0.667, 1.0])), even_step(np.array([0.0, 1.0, 3.0]))
+        (0.3333333333333333, None)
+    """
+    step = float(times[-1] - times[0]) / (len(times) - 1)
+    grid = times[0] + step * np.arange(len(times))
+    return step if (np.abs(times - grid) <= _ROUNDED * step).all() else None
 
 
 def check_times(times: np.ndarray, source: str) -> None:
