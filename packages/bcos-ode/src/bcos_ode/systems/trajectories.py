@@ -144,7 +144,7 @@ def read_trajectories(path: pathlib.Path) -> Trajectories:
     """Read trajectories from a table with a header.
 
     A column ``t`` has the times; a column ``trajectory``, if there is one, tells trajectories apart; the others are the
-    variables. All trajectories are observed at the same times, to a thousandth of a step; those of the first are
+    variables. All trajectories are observed at the same times, to a hundredth of a step; those of the first are
     taken. Those that are not have to be interpolated at common times first.
 
     Raises:
@@ -215,7 +215,7 @@ def _cells(row: dict[Any, Any]) -> list[str]:
 
 
 def even_step(times: np.ndarray) -> float | None:
-    """The step of times that are even, to a thousandth of it, for they may be written with few digits; else None.
+    """The step of times that are even, to a hundredth of it, for they may be written with few digits; else None.
 
     Args:
         times: Shape (T,), increasing, at least two.
