@@ -34,7 +34,9 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, in its own, reads how many processes there are to be
 def pytest_cmdline_main(config):
-    """The whole suite runs a process for each core, files apart; what is named on the command line runs in this one."""
+    """The whole suite runs a process for each core, files together as long as that keeps all busy; what is named on the
+    command line runs in this one.
+    """
     if hasattr(config, "workerinput"):  # one of those processes: it must not start any
         return
     opt = config.option
@@ -42,8 +44,7 @@ def pytest_cmdline_main(config):
     alone = opt.bcos_benchmark or opt.collectonly or opt.usepdb
     if HAVE_XDIST and whole and not alone and opt.numprocesses is None and opt.dist == "no":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        opt.numprocesses, opt.dist = min(cores, MOST_PROCESSES), "loadfile"
-        opt.loadscopereorder = False  # it would put files of few tests last, which are those that train
+        opt.numprocesses, opt.dist = min(cores, MOST_PROCESSES), "worksteal"
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes; threads of several get in each other's way
 
 

@@ -296,6 +296,8 @@ def test_they_compile(capability, kind):
         "project": ((number, number, number, half, number, "i32", "i32", "i32"), None),
     }
     shared = {80: 163, 90: 227}[capability] * 1024
+    if capability == 80:  # as an A100 has them; the others differ in their tiles alone
+        kernels = {name: kernels[name] for name in ("respond", "pull_filters")}
     for name, (signature, tiles) in kernels.items():
         kernel = getattr(gpu_product, f"{name}_kernel")
         # the smallest tiles, which have to serve wherever the larger ones do not fit

@@ -276,7 +276,7 @@ def _draw_blocks(figure: object, columns: int, panels: int, softmax: bool, block
         for explanation, text, colour in pairs:
             if _explains_colours(explanation):
                 _show_rgba(cells.pop(0), explanation, i, text, colour)
-                text = f"sum {float(explanation.contributions[i].sum()):+.1f}"
+                text = f"sum {float(explanation.contributions[i].sum()):+.3g}"
                 colour = "black"
             _show_heat(cells.pop(0), explanation, i, text, colour)
     for cell in axes.flat:  # a long name must not run into its neighbour's
