@@ -271,7 +271,7 @@ def test_configuration_of_another_kind_of_run(first):
 
     run_id = first.info.run_id
     assert fetch_config(run_id, Config) == Config(seed=3)
-    with pytest.raises(InputError, match=f"run {run_id}: no run of this command, for its configuration is another"):
+    with pytest.raises(InputError, match=f"run {run_id}: its configuration is of another command or version"):
         fetch_config(run_id, Other)
 
 

@@ -357,14 +357,14 @@ def fetch_config(run_id: str, kind: type[T]) -> T:
     """A run's configuration, from its folder if that is here.
 
     Raises:
-        InputError: If it has none, or one of another kind of run.
+        InputError: If it has none, or one that ``kind`` does not take: of another kind of run, or of an older version.
     """
     here = run_folder(run_id) / "config.json"
     values = configuration.load_dict(here if here.exists() else fetch_artifact(run_id, "config.json"))
     try:
         return configuration.from_dict(kind, values)
     except InputError as error:
-        raise InputError(f"run {run_id}: no run of this command, for its configuration is another ({error})") from None
+        raise InputError(f"run {run_id}: its configuration is of another command or version ({error})") from None
 
 
 def _record(run: "Run") -> RunRecord:

@@ -6,9 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bcos_core.run import config as configuration
 from bcos_core.run.error import InputError
-from bcos_core.run.tracking import RunPlace, RunRecord, fetch_artifact, find_tagged, read_run, run_folder
+from bcos_core.run.tracking import RunPlace, RunRecord, fetch_artifact, fetch_config, find_tagged, read_run, run_folder
 from bcos_vision.config import TrainConfig
 from bcos_vision.recipes import RECIPES, recipe_for
 
@@ -129,10 +128,7 @@ class VisionAdapter:
 
         from bcos_eval.figures.gallery import GalleryRow, draw_gallery
 
-        configs = [
-            configuration.from_dict(TrainConfig, configuration.load_dict(fetch_artifact(run_id, "config.json")))
-            for run_id in runs.values()
-        ]
+        configs = [fetch_config(run_id, TrainConfig) for run_id in runs.values()]
         sizes = {name: getattr(configs[0], name) for name in _SIZES}
         if any(getattr(config, name) != size for config in configs for name, size in sizes.items()):
             return None

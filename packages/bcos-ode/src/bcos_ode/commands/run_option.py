@@ -52,8 +52,7 @@ def choose_run(run_id: str) -> ChosenRun:
     Raises:
         InputError: If there is no such run, it is another package's, or it did not finish.
     """
-    from bcos_core.run import config as configuration
-    from bcos_core.run.tracking import fetch_artifact, find_run, run_folder
+    from bcos_core.run.tracking import fetch_artifact, fetch_config, find_run, run_folder
 
     from bcos_ode.classification.config import ClassificationConfig
     from bcos_ode.dynamics.config import DynamicsConfig
@@ -68,6 +67,6 @@ def choose_run(run_id: str) -> ChosenRun:
     task = record.tags.get("task")
     if task not in kinds:
         raise InputError(f"run {record.id} is none of bcos-ode train; bcos-vision has commands for its own")
-    config = configuration.from_dict(kinds[task], configuration.load_dict(fetch_artifact(record.id, "config.json")))
+    config = fetch_config(record.id, kinds[task])
     file = fetch_artifact(record.id, "model/model.safetensors")
     return ChosenRun(record.id, task, config, file, run_folder(record.id), record.tags["data_fingerprint"])  # type: ignore[arg-type]
