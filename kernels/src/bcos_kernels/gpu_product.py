@@ -2,7 +2,7 @@
 
 Around a library's product a layer with B = 2 moves 2X + 3Y bytes forward and 5X + 5Y backward (X, Y: input, output),
 where a plain one moves X + Y and 2X + 2Y: such products are short of bandwidth. Here forward moves X + Y; backward
-makes dL/dl of g, y and n where it is needed, and moves 2X + 2Y for each of the two gradients.
+makes dL/dl of g, y and n where it is needed, and moves 2X + 2Y for x and X + 2Y for the filters.
 
 Which is faster depends on the shape and on the GPU. Where ``torch.backends.cudnn.benchmark`` is on, which says that
 algorithms may be chosen by measurement, the first call of a shape times the ways (it waits for the GPU), and later ones
